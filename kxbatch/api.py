@@ -1,0 +1,75 @@
+"""kxbatch from Python: the same jobs, the same results, without a command line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from kxbatch.engine.job import Job, load_job
+from kxbatch.engine.output import Output, open_output
+from kxbatch.engine.plan import Plan, plan_job
+from kxbatch.engine.run import RunResult, run_job
+
+JobSource = str | Path | Mapping[str, Any]
+
+
+def run(
+    job: JobSource,
+    *,
+    overrides: Sequence[str] = (),
+    limit: int | None = None,
+    quiet: bool = False,
+    report: bool = True,
+    redo: Mapping[str, frozenset[str]] | None = None,
+    stream: TextIO | None = None,
+) -> RunResult:
+    """Run or resume a job.
+
+    Args:
+        job: path of a job file, or its content as a mapping.
+        overrides: `section.key=value`, as `--set` takes them.
+        limit: read only the first rows of the corpus.
+        quiet: show no progress.
+        report: build `report.html` at the end.
+        redo: stage -> shards to do again, such as `{"embed": frozenset({"part-00003"})}`.
+        stream: where progress is written; absent: standard error.
+
+    Returns:
+        What the run came to; `exit_code` is 0 when everything is done.
+
+    Raises:
+        ConfigError: nothing was run; the message says what to mend.
+        LeaseHeld: another run writes the same output.
+    """
+    loaded = load_job(job, overrides=overrides)
+    result = run_job(loaded, limit=limit, quiet=quiet, redo=redo, stream=stream)
+    if report:
+        build_report(loaded.output.path)
+    return result
+
+
+def plan(job: JobSource, *, overrides: Sequence[str] = (), limit: int | None = None) -> Plan:
+    """What a run would do, without doing any of it.
+
+    Raises:
+        ConfigError: the job cannot run; the message says what to mend.
+    """
+    return plan_job(load_job(job, overrides=overrides), limit=limit)
+
+
+def open(path: str | Path) -> Output:
+    """Open an output; `.scan()` is one lazy polars frame over all of its stages."""
+    return open_output(path)
+
+
+def build_report(output: str | Path) -> Path:
+    """Build `report.html` of an output; returns its path."""
+    from kxbatch.engine.texts import row_texts
+    from kxbatch.report import build
+
+    folder = open_output(output).folder
+    return build(Path(folder.path), lambda ids: row_texts(folder, ids))
+
+
+__all__ = ["Job", "Output", "Plan", "RunResult", "build_report", "load_job", "open", "plan", "run"]

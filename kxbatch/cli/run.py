@@ -1,0 +1,98 @@
+"""`kxbatch run`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from kxbatch.cli.common import (
+    all_overrides,
+    job_argument,
+    job_options,
+    json_option,
+    loud,
+    print_json,
+    print_table,
+    row_limit,
+    volume_options,
+)
+
+if TYPE_CHECKING:
+    from kxbatch.engine.run import RunResult
+
+
+@click.command()
+@job_argument
+@job_options
+@click.option("--no-report", is_flag=True, help="Do not build report.html.")
+@json_option
+@volume_options
+def command(
+    job: str,
+    sets: tuple[str, ...],
+    executor: str | None,
+    address: str | None,
+    limit: int | None,
+    no_report: bool,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+) -> None:
+    r"""Run or resume a job: whatever is already done is kept, whatever is new or changed is done.
+
+    \b
+    Examples:
+      kxbatch run jobs/corpus_audit.toml
+      kxbatch run job.toml --executor inline --limit 1000
+      kxbatch run job.toml --set whiten.dim=128 --set job.output=out/trial
+    """
+    from kxbatch.api import run
+
+    loud(verbose)
+    result = run(
+        job,
+        overrides=all_overrides(sets, executor, address),
+        limit=row_limit(limit),
+        quiet=quiet,
+        report=not no_report,
+    )
+    report = Path(result.output) / "report.html"
+    if as_json:
+        print_json(result_facts(result) | {"report": str(report) if report.exists() else None})
+    else:
+        print_result(result, report)
+    sys.exit(result.exit_code)
+
+
+def result_facts(result: RunResult) -> dict[str, object]:
+    """A run as JSON values."""
+    return {
+        "status": result.status,
+        "exit_code": result.exit_code,
+        "message": result.message,
+        "output": result.output,
+        "seconds": round(result.seconds, 3),
+        "stages": [{k: v for k, v in vars(stage).items() if k != "units"} for stage in result.stages],
+        "failures": [{"phase": f.phase, "key": f.key, "error": f.error, "message": f.message} for f in result.failures],
+        "warnings": result.warnings,
+    }
+
+
+def print_result(result: RunResult, report: Path) -> None:
+    """One table of stages, what is wrong if anything is, and where the report is."""
+    columns = ("stage", "shards", "failed", "rows in", "rows out", "set aside", "seconds", "rows/s")
+    rows = [
+        (s.name, s.shards, s.failed, s.rows_in, s.rows_out, s.rows_quarantined, s.seconds, s.rows_per_second)
+        for s in result.stages
+    ]
+    if rows:
+        print_table(columns, rows)
+    words = {"unchanged": "nothing to do: everything is done already", "done": "done"}
+    click.echo(f"{words.get(result.status, result.status)} in {result.seconds:.1f} s: {result.output}")
+    if report.exists():
+        click.echo(f"report: {report}")
+    if result.message:
+        click.echo(f"error: {result.message}", err=True)

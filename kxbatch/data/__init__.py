@@ -1,0 +1,1 @@
+"""What a dataset is: sources, shards, vectors, receipts, manifests, quarantine."""

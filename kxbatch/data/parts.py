@@ -1,0 +1,95 @@
+"""One part of a dataset: a Parquet file laid out for vectors.
+
+Vector columns are stored plain: they do not compress, and dictionaries and statistics only cost time. Everything else is
+zstd. The footer carries `kxbatch.*` metadata; it holds nothing that differs between two runs of the same job, so the
+same rows give the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from kxbatch.data.storage import Folder, Published
+from kxbatch.data.vectors import is_vector
+from kxbatch.errors import DataError
+
+ROW_GROUP = 16_384
+PREFIX = "kxbatch."
+
+
+def part_name(number: int) -> str:
+    """`part-00007.parquet`."""
+    return f"part-{number:05d}.parquet"
+
+
+def publish_part(folder: Folder, name: str, table: pa.Table, metadata: Mapping[str, str]) -> Published:
+    """Write a table as one part, visible at once.
+
+    Args:
+        folder: the dataset.
+        name: the part's name.
+        table: rows in their final order.
+        metadata: written to the footer as `kxbatch.<key>`.
+    """
+    footer = {f"{PREFIX}{key}": value for key, value in metadata.items()}
+    plain = [f.name for f in table.schema if not is_vector(f.type) and not pa.types.is_binary(f.type)]
+    paths = {f.name: _leaf(f) for f in table.schema}
+
+    def write(sink: Any) -> None:
+        pq.write_table(
+            table.replace_schema_metadata(footer),
+            pa.PythonFile(sink, mode="w"),
+            row_group_size=ROW_GROUP,
+            compression={paths[f.name]: "zstd" if f.name in plain else "none" for f in table.schema},
+            use_dictionary=[paths[name] for name in plain if pa.types.is_string(table.schema.field(name).type)],
+            write_statistics=[paths[name] for name in plain],
+        )
+
+    return folder.publish(name, write)
+
+
+def read_part(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read columns of a part.
+
+    Raises:
+        DataError: absent or damaged; says which file and what to do.
+    """
+    try:
+        with pq.ParquetFile(path, memory_map=True) as file:
+            return file.read(columns=list(columns) if columns is not None else None)
+    except FileNotFoundError:
+        raise DataError(f"{path}: missing; `kxbatch run` makes it again") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(
+            f"{path}: damaged ({error}); `kxbatch verify` finds such parts, `kxbatch run` mends them"
+        ) from None
+
+
+def read_footer(path: Path) -> tuple[pa.Schema, int, dict[str, str]]:
+    """Schema, rows and `kxbatch.*` metadata (prefix taken off) of a part, from its footer alone.
+
+    Raises:
+        DataError: absent or damaged.
+    """
+    try:
+        with pq.ParquetFile(path) as file:
+            schema, rows = file.schema_arrow, file.metadata.num_rows
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{path}: no readable Parquet file: {error}") from None
+    pairs = {k.decode(): v.decode() for k, v in (schema.metadata or {}).items()}
+    own = {k.removeprefix(PREFIX): v for k, v in pairs.items() if k.startswith(PREFIX)}
+    return schema.remove_metadata(), rows, own
+
+
+def _leaf(field: pa.Field) -> str:
+    """Parquet's path of a column's values; lists have two levels more."""
+    if pa.types.is_fixed_size_list(field.type) or pa.types.is_list(field.type):
+        return f"{field.name}.list.element"
+    return str(field.name)

@@ -1,0 +1,74 @@
+"""Receipts: the proof that a unit of work is done, and of what it was done from.
+
+A unit publishes its file first and its receipt last. A reader trusts receipts, never listings: a file without a receipt does not
+exist. A unit is done when its receipt carries the fingerprint that the unit has now; the *ingredients* behind the
+fingerprint tell why it is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from kxbatch.data.storage import Folder
+from kxbatch.errors import FatalError
+from kxbatch.spec.fingerprint import fingerprint
+
+BOOKKEEPING = "_kxbatch"
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What one unit of work read, wrote and set aside."""
+
+    phase: str
+    key: str
+    ingredients: dict[str, str]
+    file: str
+    bytes: int
+    digest: str
+    rows_in: int
+    rows_out: int
+    quarantined: int
+    counters: dict[str, float]
+    run: str
+    token: int
+    attempt: int
+    host: str
+    worker: str
+    started: str
+    seconds: float
+
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint of the ingredients."""
+        return fingerprint(self.ingredients)
+
+
+def receipt_name(phase: str, key: str) -> str:
+    """Name of a receipt inside a stage's folder."""
+    return f"{BOOKKEEPING}/receipts/{phase}/{key}.json"
+
+
+def write_receipt(stage: Folder, receipt: Receipt) -> None:
+    """Publish a receipt; from here on the unit is done."""
+    stage.publish_json(receipt_name(receipt.phase, receipt.key), asdict(receipt))
+
+
+def read_receipts(stage: Folder, phase: str) -> dict[str, Receipt]:
+    """All receipts of a phase, by unit key.
+
+    Raises:
+        FatalError: a receipt is damaged; says which file.
+    """
+    folder = stage.child(BOOKKEEPING, "receipts", phase)
+    return {name.removesuffix(".json"): _read(folder, name) for name in folder.names(".json")}
+
+
+def _read(folder: Folder, name: str) -> Receipt:
+    raw: Any = folder.read_json(name)
+    expected = {field.name for field in fields(Receipt)}
+    if not isinstance(raw, dict) or raw.keys() != expected or not isinstance(raw["ingredients"], Mapping):
+        raise FatalError(f"{folder.file(name)}: damaged, not a receipt of this version; remove it and run again")
+    return Receipt(**raw)

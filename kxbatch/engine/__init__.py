@@ -1,0 +1,1 @@
+"""How a job runs: plan, executors, commit, resume, progress, record."""

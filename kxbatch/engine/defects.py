@@ -1,0 +1,47 @@
+"""Defects that `verify` found, on record until a run has mended them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from kxbatch.data.receipts import BOOKKEEPING
+from kxbatch.data.storage import Folder
+
+NAME = f"{BOOKKEEPING}/defects.json"
+
+
+@dataclass(frozen=True)
+class Defect:
+    """One thing that is not as its receipt says.
+
+    Attributes:
+        stage: folder of the stage.
+        key: unit to do again, empty where there is none.
+        file: what is wrong, inside the stage's folder.
+        problem: how, in words.
+    """
+
+    stage: str
+    key: str
+    file: str
+    problem: str
+
+
+def save_defects(output: Folder, defects: Sequence[Defect]) -> None:
+    """Put defects on record; none clears it."""
+    if defects:
+        output.publish_json(NAME, [asdict(defect) for defect in defects])
+    else:
+        clear_defects(output)
+
+
+def read_defects(output: Folder) -> dict[str, frozenset[str]]:
+    """Stage -> units to do again."""
+    found = [Defect(**entry) for entry in output.read_json(NAME) or []]
+    return {d.stage: frozenset(e.key for e in found if e.stage == d.stage and e.key) for d in found}
+
+
+def clear_defects(output: Folder) -> None:
+    """Everything on record was done again."""
+    output.remove(NAME)

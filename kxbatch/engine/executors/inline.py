@@ -1,0 +1,50 @@
+"""Everything in this process, one unit after the other: for the debugger, tests and small jobs."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence
+
+from kxbatch.data.receipts import Receipt
+from kxbatch.engine.executors.base import Listener, pause_before
+from kxbatch.engine.units import Unit
+from kxbatch.engine.worker import Assignment, Failure, Worker
+from kxbatch.spec.model import Resources
+
+
+class InlineExecutor:
+    """One worker, which lives as long as its stage."""
+
+    def __init__(self) -> None:
+        self._worker: Worker | None = None
+        self._random = random.Random(0)
+
+    def run(self, assignment: Assignment, resources: Resources, units: Sequence[Unit], listener: Listener) -> None:
+        """Do the units in order."""
+        self._worker = self._worker or Worker(assignment)
+        for unit in units:
+            if listener.stopping():
+                return
+            outcome = self._attempt(self._worker, unit, resources.attempts, listener)
+            if isinstance(outcome, Receipt):
+                listener.on_receipt(outcome)
+            else:
+                listener.on_failure(outcome)
+
+    def _attempt(self, worker: Worker, unit: Unit, attempts: int, listener: Listener) -> Receipt | Failure:
+        for attempt in range(1, attempts + 1):
+            outcome = worker.run(unit, attempt)
+            if isinstance(outcome, Receipt) or outcome.policy != "retry" or listener.stopping():
+                break
+            if attempt < attempts:
+                time.sleep(pause_before(attempt, self._random))
+        return outcome
+
+    def finish_stage(self) -> None:
+        """Forget the stage's worker, and with it its model."""
+        self._worker = None
+
+    def close(self) -> None:
+        """Nothing is left to free."""
+        self._worker = None

@@ -1,0 +1,151 @@
+"""A job ready to be planned: its file checked, its stages built, its columns followed from the input to the last stage."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kxbatch.data.storage import Folder, output_folder
+from kxbatch.errors import ConfigError, nearest
+from kxbatch.spec.fingerprint import fingerprint
+from kxbatch.spec.load import parse_job, read_toml
+from kxbatch.spec.model import JobSpec, StageConfig
+from kxbatch.stages.base import Column, ColumnKind, Phase, Stage, only_column
+from kxbatch.stages.registry import config_types, stage_types
+
+
+@dataclass(frozen=True)
+class Job:
+    """A checked job file and the folder its relative paths start from.
+
+    Attributes:
+        origin: what messages call it.
+        base: where relative input and output paths start.
+    """
+
+    spec: JobSpec
+    origin: str
+    base: Path
+
+    @property
+    def output(self) -> Folder:
+        """The folder of everything the job writes."""
+        return output_folder(self.spec.job.output, self.base)
+
+
+def load_job(
+    source: str | Path | Mapping[str, Any],
+    *,
+    overrides: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+) -> Job:
+    """Read and check a job.
+
+    Args:
+        source: path of a job file, or its content as a mapping. Relative paths in it start from the current folder.
+        overrides: `section.key=value`, as `--set` takes them.
+        environment: variables to look at; absent: those of the process.
+
+    Raises:
+        ConfigError: what is wrong, where, and what is allowed.
+    """
+    is_mapping = isinstance(source, Mapping)
+    raw = dict(source) if isinstance(source, Mapping) else read_toml(Path(source))
+    origin = "job" if is_mapping else str(source)
+    found = os.environ if environment is None else environment
+    spec = parse_job(raw, config_types(), origin=origin, environment=found, overrides=overrides)
+    return Job(spec, origin, Path.cwd())
+
+
+@dataclass(frozen=True)
+class Node:
+    """A stage in its place in the tree.
+
+    Attributes:
+        name: folder of its output.
+        upstream: name of the stage it reads, or `input`.
+        stage: the stage itself.
+        folder: where it writes.
+        columns: what its shards hold, and of what kind (without `id`).
+        identity: what decides the result besides the configuration.
+        chain: fingerprint of its configuration and everything above it, data left out.
+    """
+
+    name: str
+    upstream: str
+    stage: Stage[Any]
+    folder: Folder
+    columns: dict[str, ColumnKind]
+    identity: dict[str, str]
+    chain: str
+
+    @property
+    def config(self) -> StageConfig:
+        """The stage's configuration."""
+        config: StageConfig = self.stage.config
+        return config
+
+    def code(self, phase: Phase) -> str:
+        """Fingerprint of what a phase computes: kind, version, configuration, model."""
+        kind, version = self.config.kind, self.stage.version
+        return fingerprint([kind, version, phase, self.stage.semantic(phase), self.identity])
+
+
+def build_tree(job: Job, columns: Mapping[str, ColumnKind]) -> list[Node]:
+    """Build every stage, in file order, which is a running order.
+
+    Args:
+        job: the job.
+        columns: the input's columns and their kinds.
+
+    Raises:
+        ConfigError: a column is missing, of the wrong kind, or not clear; or a model cannot be identified.
+    """
+    available: dict[str, Mapping[str, ColumnKind]] = {"input": columns}
+    chains = {"input": fingerprint(job.spec.input.semantic())}
+    nodes: list[Node] = []
+    for index, config in enumerate(job.spec.stage):
+        upstream = job.spec.upstream(index)
+        where = f"{job.origin}: stage[{index}] ({config.name})"
+        kind = stage_types()[config.kind]
+        column = _resolve(where, upstream, available[upstream], kind.reads(config))
+        stage = kind(config, column)
+        identity = stage.identity()
+        added: dict[str, ColumnKind] = {c.name: c.kind for c in kind.adds(config) if c.name}
+        kept = {name: _kept(where, name, upstream, available[upstream], added) for name in config.keep}
+        chain = fingerprint([chains[upstream], config.kind, stage.version, config.semantic(), identity, column])
+        folder = job.output.child(config.name)
+        nodes.append(Node(config.name, upstream, stage, folder, {**kept, **added}, identity, chain))
+        available[config.name], chains[config.name] = nodes[-1].columns, chain
+    return nodes
+
+
+def _resolve(where: str, upstream: str, columns: Mapping[str, ColumnKind], wanted: Column) -> str:
+    have = ", ".join(f"{name} ({kind})" for name, kind in columns.items()) or "none"
+    name = only_column(columns, wanted)
+    if name is None and wanted.name is not None:
+        raise ConfigError(
+            f"{where}.column: '{upstream}' has no column '{wanted.name}'{nearest(wanted.name, columns)} (has: {have})"
+        )
+    if name is None:
+        raise ConfigError(f"{where}.column: name the {wanted.kind} column to read; '{upstream}' has: {have}")
+    if columns[name] != wanted.kind:
+        raise ConfigError(
+            f"{where}.column: '{name}' of '{upstream}' is no {wanted.kind} column but {columns[name]} (has: {have})"
+        )
+    return name
+
+
+def _kept(
+    where: str, name: str, upstream: str, columns: Mapping[str, ColumnKind], added: Mapping[str, ColumnKind]
+) -> ColumnKind:
+    if name not in columns:
+        raise ConfigError(
+            f"{where}.keep: '{upstream}' has no column '{name}'{nearest(name, columns)} (has: {', '.join(columns)})"
+        )
+    if name in added:
+        raise ConfigError(f"{where}.keep: '{name}' is a column this stage adds; leave it out of keep")
+    return columns[name]

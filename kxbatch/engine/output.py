@@ -1,0 +1,132 @@
+"""Reading a finished output: one lazy frame over all stages, without copying a corpus."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from kxbatch.data.receipts import Receipt, read_receipts
+from kxbatch.data.storage import Folder, output_folder
+from kxbatch.engine.record import RECORD
+from kxbatch.errors import ConfigError, nearest
+
+
+@dataclass(frozen=True)
+class Output:
+    """An output folder. Parts count only when they have a receipt."""
+
+    folder: Folder
+    record: dict[str, Any]
+
+    @property
+    def stages(self) -> list[str]:
+        """Names of the stages, in job order."""
+        return [stage["name"] for stage in self.record["job"]["stage"]]
+
+    def upstream(self, stage: str) -> str:
+        """What a stage reads: the name of another stage, or `input`."""
+        index = self.stages.index(self._known(stage))
+        declared = self.record["job"]["stage"][index]["input"]
+        return str(declared or (self.stages[index - 1] if index else "input"))
+
+    def receipts(self, stage: str) -> dict[str, Receipt]:
+        """Receipts of a stage's parts, by shard: those that the last run found or made good."""
+        valid = {u["key"] for s in self.record["stages"] if s["name"] == self._known(stage) for u in s["units"]}
+        found = read_receipts(self.folder.child(stage), "map")
+        return {key: found[key] for key in sorted(found) if key in valid}
+
+    def parts(self, stage: str) -> list[Path]:
+        """Files of a stage, in shard order."""
+        folder = self.folder.child(self._known(stage))
+        return [folder.file(receipt.file) for receipt in self.receipts(stage).values()]
+
+    def scan(self, stages: Sequence[str] | None = None) -> pl.LazyFrame:
+        """All stages side by side, one row for each row of the first stage that reads the input.
+
+        Stages are joined shard by shard; a row that a later stage set aside has nulls in that stage's columns. A column that two
+        stages have comes once under its own name, and once as `<stage>.<column>`.
+
+        Args:
+            stages: names to join; absent: all.
+
+        Raises:
+            ConfigError: no such stage, or nothing is finished yet.
+        """
+        names = [self._known(stage) for stage in stages] if stages is not None else self.stages
+        receipts = {name: self.receipts(name) for name in names}
+        keys = sorted({key for found in receipts.values() for key in found})
+        if not keys:
+            raise ConfigError(f"{self.folder.path}: no shard is finished yet; `kxbatch run` makes them")
+        columns = self._columns(names, receipts)
+        return pl.concat([self._shard(key, names, receipts, columns) for key in keys], how="diagonal_relaxed")
+
+    def _columns(self, names: Sequence[str], receipts: dict[str, dict[str, Receipt]]) -> dict[str, dict[str, str]]:
+        """Stage -> column -> its name in the joined frame."""
+        taken = {"id"}
+        columns: dict[str, dict[str, str]] = {}
+        for name in names:
+            first = next(iter(receipts[name].values()), None)
+            if first is None:
+                columns[name] = {}
+                continue
+            own = pl.scan_parquet(self.folder.child(name).file(first.file)).collect_schema().names()
+            columns[name] = {c: (f"{name}.{c}" if c in taken else c) for c in own if c != "id"}
+            taken.update(columns[name])
+        return columns
+
+    def _shard(
+        self,
+        key: str,
+        names: Sequence[str],
+        receipts: dict[str, dict[str, Receipt]],
+        columns: dict[str, dict[str, str]],
+    ) -> pl.LazyFrame:
+        joined: pl.LazyFrame | None = None
+        rows = 0
+        for name in names:
+            receipt = receipts[name].get(key)
+            if receipt is None:
+                continue
+            part = pl.scan_parquet(self.folder.child(name).file(receipt.file)).rename(columns[name])
+            if joined is None:
+                joined, rows = part, receipt.rows_out
+            elif receipt.rows_out == rows and self._chained(name, names):
+                joined = pl.concat([joined, part.drop("id")], how="horizontal")
+            else:
+                joined = joined.join(part, on="id", how="full", coalesce=True, maintain_order="left")
+                rows = rows if self._chained(name, names) else -1  # rows may have come in: count no more
+        assert joined is not None
+        return joined
+
+    def _chained(self, stage: str, names: Sequence[str]) -> bool:
+        """Whether the stage reads, directly or not, the first of the joined stages: equal counts are then equal rows."""
+        while stage != names[0]:
+            if stage == "input":
+                return False
+            stage = self.upstream(stage)
+        return True
+
+    def _known(self, stage: str) -> str:
+        if stage not in self.stages:
+            raise ConfigError(
+                f"{self.folder.path}: no stage '{stage}'{nearest(stage, self.stages)} (has: {', '.join(self.stages)})"
+            )
+        return stage
+
+
+def open_output(path: str | Path) -> Output:
+    """Open an output.
+
+    Raises:
+        ConfigError: not an output of kxbatch, or nothing ran to an end yet.
+    """
+    folder = output_folder(str(path), Path.cwd())
+    record = folder.read_json(RECORD)
+    if record is None:
+        what = "is no output of kxbatch (no run.json)" if folder.exists() else "does not exist"
+        raise ConfigError(f"{folder.path} {what}; give the folder that job.output names, after a run")
+    return Output(folder, record)

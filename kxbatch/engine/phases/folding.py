@@ -1,0 +1,165 @@
+"""Fold units, and the artifact that is fitted from their states and pinned.
+
+States are merged in a fixed tree over shard numbers, so the same shards give the same bytes for any number of workers. The artifact
+is *pinned*: rows that come later use it as it is. It is fitted again when what it was fitted from no longer means the same
+(configuration, the stage above), when it was fitted on an incomplete corpus, or when `refit` says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from kxbatch.data.arrays import Arrays, publish_arrays, read_arrays
+from kxbatch.data.parts import publish_part
+from kxbatch.data.receipts import Receipt
+from kxbatch.data.storage import Folder
+from kxbatch.engine.job import Node
+from kxbatch.engine.phases.shards import InputShard
+from kxbatch.engine.units import Unit, state_file
+from kxbatch.engine.worker import ARTIFACT
+from kxbatch.spec.fingerprint import fingerprint
+from kxbatch.stages.base import Artifact, FoldStage
+
+STATE = "state.safetensors"
+CARD = "card.json"
+
+
+def fold_units(node: Node, shards: Sequence[InputShard]) -> list[Unit]:
+    """One unit a shard, which leaves its state."""
+    column = fingerprint(node.stage.column)
+    return [
+        Unit(
+            "fold",
+            shard.key,
+            state_file("fold", shard.key),
+            {"configuration": node.code("fold"), "columns": column, "input": shard.digest},
+            {"shard": shard.task},
+            shard.rows,
+            shard.bytes,
+        )
+        for shard in shards
+    ]
+
+
+@dataclass(frozen=True)
+class Pin:
+    """The fitted artifact.
+
+    Attributes:
+        digest: of its arrays; what map units depend on.
+        note: what was decided about it, for people.
+    """
+
+    digest: str
+    note: str = ""
+
+
+def read_pin(node: Node) -> Pin | None:
+    """The artifact as it stands, None where nothing was fitted."""
+    card = node.folder.child(ARTIFACT).read_json(CARD)
+    return Pin(card["digest"]) if card and "fold" in card else None
+
+
+def refit_reason(node: Node, chain: str, card: Mapping[str, Any] | None, now: Mapping[str, str]) -> str | None:
+    """Why the artifact must be fitted again whatever has drifted; None: it need not.
+
+    Args:
+        node: the stage.
+        chain: configuration of everything above it.
+        card: what is known of the artifact, None for none.
+        now: digests of the states of now, by shard key.
+    """
+    if card is None or "fold" not in card:
+        return "first fit"
+    if card["fold"] != node.code("fold"):
+        return "its configuration changed"
+    if card["chain"] != chain:
+        return "the stage it reads changed"
+    if card["fitted_on"] == dict(now):
+        return None
+    if card["provisional"]:
+        return "it was fitted while shards were missing"
+    return "refit = 'always'" if getattr(node.config, "refit", "never") == "always" else None
+
+
+def fit_and_pin(node: Node, chain: str, receipts: Mapping[str, Receipt], *, complete: bool, run: str) -> Pin:
+    """Fit, keep or refit the artifact; publishes its files first and its card last.
+
+    Args:
+        node: a fold stage.
+        chain: configuration of everything above it.
+        receipts: of all fold units that are done.
+        complete: whether no shard is missing.
+        run: id of this run, for the card.
+    """
+    folder, stage = node.folder.child(ARTIFACT), node.stage
+    assert isinstance(stage, FoldStage)
+    card = folder.read_json(CARD)
+    now = {key: receipt.digest for key, receipt in sorted(receipts.items())}
+    reason = refit_reason(node, chain, card, now)
+    if card and reason is None and card["seen"] == now and card["fit"] == node.code("map"):
+        return Pin(card["digest"])
+    current = _merge(stage, (read_arrays(node.folder, receipt.file) for _, receipt in sorted(receipts.items())))
+    pinned = current if reason else read_arrays(folder, STATE)
+    drift = 0.0 if reason else stage.drift(pinned, current)
+    limit = getattr(node.config, "max_drift", float("inf"))
+    if reason is None and getattr(node.config, "refit", "never") == "on-drift" and drift > limit:
+        reason, pinned = f"drift {drift:.3g} is over max_drift {limit:g}", current
+    digest = _publish(node, stage.fit(pinned, current), pinned)
+    rows = {"rows": sum(receipt.rows_in for receipt in receipts.values()), "run": run}
+    fitted = {"fitted_on": now, "fitted": rows | {"at": datetime.now(UTC).isoformat(timespec="seconds")}}
+    kept = {key: card[key] for key in ("fitted_on", "fitted", "provisional")} if card and reason is None else None
+    new_card = {
+        "kind": node.config.kind,
+        "version": node.stage.version,
+        "configuration": node.config.semantic(),
+    }
+    new_card |= node.identity | {
+        "column": node.stage.column,
+        "fold": node.code("fold"),
+        "fit": node.code("map"),
+    }
+    new_card |= {"chain": chain, "digest": digest, "drift": drift, "seen": now, "provisional": not complete}
+    folder.publish_json(CARD, new_card | fitted | (kept or {}))
+    return Pin(digest, _note(reason, drift, card))
+
+
+def _note(reason: str | None, drift: float, card: Mapping[str, Any] | None) -> str:
+    if reason is None:
+        return f"artifact kept as fitted on {card['fitted']['rows'] if card else 0} rows (drift {drift:.3g})"
+    return f"artifact fitted: {reason}"
+
+
+def _merge(stage: FoldStage[Any], states: Iterable[Arrays]) -> Arrays:
+    """Merge in the fixed binary tree of a counter: 1+1, 2+2, ...; holds a logarithmic number of states."""
+    stack: list[tuple[int, Arrays]] = []
+    for state in states:
+        size, merged = 1, state
+        while stack and stack[-1][0] == size:
+            merged = stage.merge(stack.pop()[1], merged)
+            size *= 2
+        stack.append((size, merged))
+    _, merged = stack.pop()
+    while stack:
+        merged = stage.merge(stack.pop()[1], merged)
+    return merged
+
+
+def _publish(node: Node, artifact: Artifact, pinned: Arrays) -> str:
+    folder = node.folder.child(ARTIFACT)
+    digests = publish_artifact(folder, artifact)
+    publish_arrays(folder, STATE, pinned)
+    return fingerprint({name: digests[name] for name in artifact.arrays})
+
+
+def publish_artifact(folder: Folder, artifact: Artifact) -> dict[str, str]:
+    """Publish the files of an artifact; returns their digests by name."""
+    digests = {name: publish_arrays(folder, name, arrays).digest for name, arrays in artifact.arrays.items()}
+    for name, document in artifact.documents.items():
+        digests[name] = folder.publish_json(name, document).digest
+    for name, table in artifact.tables.items():
+        digests[name] = publish_part(folder, name, table, {}).digest
+    return digests

@@ -1,0 +1,205 @@
+"""Pairs: every unordered pair of blocks once, then the lists of each block, then what follows from all of them.
+
+A block is a run of whole shards. Blocks only grow at the end, so new rows add the pairs with themselves and the old blocks, and no
+old pair is computed again. Results hold row numbers local to a block; global numbers come in when they are gathered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kxbatch.data.arrays import publish_arrays, read_arrays
+from kxbatch.data.receipts import BOOKKEEPING, Receipt
+from kxbatch.engine.job import Node
+from kxbatch.engine.phases.folding import CARD, publish_artifact
+from kxbatch.engine.phases.shards import InputShard, starts
+from kxbatch.engine.units import Unit, state_file
+from kxbatch.engine.worker import ARTIFACT, Worker
+from kxbatch.spec.fingerprint import fingerprint
+from kxbatch.stages.base import Context, Corpus, PairsStage, Patch
+
+BLOCKS = f"{BOOKKEEPING}/blocks.json"
+PATCHES = f"{BOOKKEEPING}/patches.json"
+MANY_SMALL = 8
+
+Block = list[InputShard]
+
+
+def lay_blocks(old: Sequence[Sequence[int]], shards: Sequence[InputShard], target: int) -> list[list[int]]:
+    """Cut shards into blocks.
+
+    Blocks of earlier runs stay as they are; new shards make new blocks of up to `target` rows. When more than
+    `MANY_SMALL` small blocks stand at the end, they become one again, so that many small additions stay cheap.
+
+    Args:
+        old: shard numbers of the blocks of earlier runs.
+        shards: all shards of now, by number.
+        target: rows a block aims at.
+    """
+    rows = {shard.number: shard.rows for shard in shards}
+    blocks = [kept for block in old if (kept := [n for n in block if n in rows])]
+    laid = {number for block in blocks for number in block}
+    new = [shard.number for shard in shards if shard.number not in laid]
+    tail = len(blocks)
+    while tail and sum(rows[n] for n in blocks[tail - 1]) * 2 < target:
+        tail -= 1
+    if len(blocks) - tail >= MANY_SMALL and new:
+        new = sorted([n for block in blocks[tail:] for n in block] + new)
+        blocks = blocks[:tail]
+    size = target
+    for number in new:
+        if size + rows[number] > target:
+            blocks.append([])
+            size = 0
+        blocks[-1].append(number)
+        size += rows[number]
+    return blocks
+
+
+def current_blocks(node: Node, shards: Sequence[InputShard]) -> list[list[int]]:
+    """The blocks for the shards of now."""
+    assert isinstance(node.stage, PairsStage)
+    target = node.stage.block_rows(sum(shard.rows for shard in shards))
+    stored = node.folder.read_json(BLOCKS) or {"target": target, "blocks": []}
+    old = stored["blocks"] if stored["target"] == target else []
+    return lay_blocks(old, shards, target)
+
+
+def save_blocks(node: Node, shards: Sequence[InputShard], blocks: list[list[int]]) -> None:
+    """Freeze the blocks."""
+    assert isinstance(node.stage, PairsStage)
+    target = node.stage.block_rows(sum(shard.rows for shard in shards))
+    node.folder.publish_json(BLOCKS, {"target": target, "blocks": blocks})
+
+
+def in_blocks(shards: Sequence[InputShard], blocks: Sequence[Sequence[int]]) -> list[Block]:
+    """The shards of each block."""
+    by_number = {shard.number: shard for shard in shards}
+    return [[by_number[number] for number in block] for block in blocks]
+
+
+def pair_units(node: Node, blocks: Sequence[Block], artifact: str) -> list[Unit]:
+    """A unit for every unordered pair of blocks; a block with itself comes first, it is the cheapest to check."""
+    pairs = [(i, i) for i in range(len(blocks))]
+    pairs += [(i, j) for i in range(len(blocks)) for j in range(i + 1, len(blocks))]
+    return [_pair_unit(node, blocks[i], blocks[j] if j > i else None, artifact) for i, j in pairs]
+
+
+def _block_name(block: Block) -> str:
+    """Blocks are named by their first shard, which no other block has."""
+    return f"{block[0].number:05d}"
+
+
+def _pair_key(a: Block, b: Block) -> str:
+    return f"pair-{_block_name(a)}-{_block_name(b)}"
+
+
+def _pair_unit(node: Node, a: Block, b: Block | None, artifact: str) -> Unit:
+    ingredients = {"configuration": node.code("pairs"), "columns": fingerprint(node.stage.column)}
+    ingredients |= {"a": fingerprint([s.digest for s in a]), "b": fingerprint([s.digest for s in b or []])}
+    if artifact:
+        ingredients["artifact"] = artifact
+    key = _pair_key(a, b or a)
+    task = {"a": [s.task for s in a], "b": [s.task for s in b] if b is not None else None}
+    both = [*a, *(b or [])]
+    rows, size = sum(s.rows for s in both), sum(s.bytes for s in both)
+    return Unit("pairs", key, state_file("pairs", key), ingredients, task, rows, size)
+
+
+def list_units(node: Node, blocks: Sequence[Block], receipts: Mapping[str, Receipt]) -> list[Unit]:
+    """A unit for each block, which gathers its lists from all pairs it is in."""
+    firsts = _block_starts(blocks)
+    shards = [shard for block in blocks for shard in block]
+    corpus = [[first, dict(shard.task)] for first, shard in zip(starts(shards), shards, strict=True)]
+    units = []
+    for i, block in enumerate(blocks):
+        sides, digests = [], []
+        for j in range(len(blocks)):
+            receipt = receipts[_pair_key(blocks[min(i, j)], blocks[max(i, j)])]
+            sides.append({"start": firsts[j], "file": receipt.file, "side": "forward" if i <= j else "backward"})
+            digests.append(receipt.digest)
+        ingredients = {"configuration": node.code("pairs"), "pairs": fingerprint([digests, firsts])}
+        key = f"block-{_block_name(block)}"
+        task = {"start": firsts[i], "sides": sides, "corpus": corpus}
+        rows = sum(shard.rows for shard in block)
+        units.append(Unit("lists", key, state_file("lists", key), ingredients, task, rows))
+    return units
+
+
+def _block_starts(blocks: Sequence[Block]) -> list[int]:
+    firsts, row = [], 0
+    for block in blocks:
+        firsts.append(row)
+        row += sum(shard.rows for shard in block)
+    return firsts
+
+
+def conclusion_key(node: Node, blocks: Sequence[Block], lists: Mapping[str, Receipt]) -> str:
+    """What the conclusion depends on."""
+    numbers = [[(shard.number, shard.rows) for shard in block] for block in blocks]
+    return fingerprint([node.code("map"), numbers, [lists[key].digest for key in sorted(lists)]])
+
+
+def read_patches(node: Node, key: str) -> dict[str, Any] | None:
+    """Patches of the conclusion with this key, None where they are of another one."""
+    record = node.folder.read_json(PATCHES)
+    return record["patches"] if record and record["conclusion"] == key else None
+
+
+def conclude(
+    node: Node, blocks: Sequence[Block], lists: Mapping[str, Receipt], worker: Worker, context: Context
+) -> dict[str, Any]:
+    """Conclude from all lists: publishes the artifact and a patch a shard; the record of them comes last."""
+    stage = node.stage
+    assert isinstance(stage, PairsStage)
+    key = conclusion_key(node, blocks, lists)
+    shards = [shard for block in blocks for shard in block]
+    firsts = starts(shards)
+    references = [[first, dict(shard.task)] for first, shard in zip(firsts, shards, strict=True)]
+    corpus = Corpus(
+        rows=sum(shard.rows for shard in shards),
+        starts=_block_starts(blocks),
+        shards=[(shard.number, first, shard.rows) for first, shard in zip(firsts, shards, strict=True)],
+        lists=lambda i: read_arrays(node.folder, lists[f"block-{_block_name(blocks[i])}"].file),
+        names=lambda rows: worker.names(references, rows),
+    )
+    artifact, patches = stage.conclude(corpus, context)
+    digests = publish_artifact(node.folder.child(ARTIFACT), artifact)
+    records = {str(patch.shard): _publish_patch(node, patch, np.array(firsts, np.int64)) for patch in patches}
+    card = {"kind": node.config.kind, "version": node.stage.version, "configuration": node.config.semantic()}
+    card |= {"column": stage.column, "rows": corpus.rows, "files": digests}
+    if "fold" not in stage.phases:
+        node.folder.child(ARTIFACT).publish_json(CARD, card)
+    node.folder.publish_json(PATCHES, {"conclusion": key, "patches": records})
+    return records
+
+
+def _publish_patch(node: Node, patch: Patch, firsts: npt.NDArray[np.int64]) -> dict[str, Any]:
+    file = state_file("patches", f"part-{patch.shard:05d}")
+    digest = publish_arrays(node.folder, file, patch.arrays).digest
+    rows = patch.mentions[patch.mentions >= 0]
+    mentioned = np.unique(np.searchsorted(firsts, rows, side="right") - 1)
+    return {"file": file, "digest": digest, "mentions": mentioned.tolist()}
+
+
+def patch_tasks(blocks: Sequence[Block], records: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
+    """Ingredients and task of each shard's map unit."""
+    shards = [shard for block in blocks for shard in block]
+    firsts = starts(shards)
+    tasks = {}
+    for shard in shards:
+        record = records[str(shard.number)]
+        mentioned = [(firsts[i], shards[i]) for i in record["mentions"]]
+        names = fingerprint([s.digest for _, s in mentioned])
+        tasks[shard.number] = {
+            "ingredients": {"lists": record["digest"], "neighbours": names},
+            "task": {
+                "patch": record["file"],
+                "references": [[first, dict(s.task)] for first, s in mentioned],
+            },
+        }
+    return tasks

@@ -1,0 +1,95 @@
+"""What a run leaves for people and monitors: `run.json` and `metrics.prom`."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from kxbatch.engine.corpus import CorpusPlan
+from kxbatch.engine.job import Job, Node
+from kxbatch.spec.fingerprint import fingerprint
+
+if TYPE_CHECKING:
+    from kxbatch.engine.run import RunResult
+
+RECORD = "run.json"
+_PACKAGES = ("kxbatch", "numpy", "polars", "pyarrow", "ray", "torch")
+
+
+@dataclass
+class StageRecord:
+    """What one stage did in a run."""
+
+    name: str
+    kind: str
+    upstream: str
+    shards: int
+    failed: int
+    rows_in: int
+    rows_out: int
+    rows_quarantined: int
+    seconds: float
+    rows_per_second: float
+    counters: dict[str, float]
+    note: str
+    units: list[dict[str, Any]]
+
+
+def publish_record(job: Job, result: RunResult, corpus: CorpusPlan, nodes: Sequence[Node], run: str) -> None:
+    """Write `run.json` and `metrics.prom`."""
+    resolved = job.spec.model_dump(mode="json")
+    ended = datetime.now(UTC)
+    document = {
+        "run": run,
+        "status": result.status,
+        "exit_code": result.exit_code,
+        "message": result.message,
+        "job": resolved["job"] | {"input": resolved["input"], "stage": resolved["stage"]},
+        "fingerprint": fingerprint([node.chain for node in nodes]),
+        "versions": versions(),
+        "started": datetime.fromtimestamp(ended.timestamp() - result.seconds, UTC).isoformat(timespec="seconds"),
+        "ended": ended.isoformat(timespec="seconds"),
+        "seconds": round(result.seconds, 3),
+        "input": {"files": len(corpus.sources), "shards": len(corpus.shards()), "rows": corpus.rows},
+        "stages": [asdict(stage) for stage in result.stages],
+        "failures": [
+            {"phase": f.phase, "key": f.key, "error": f.error, "message": f.message, "attempts": f.attempt}
+            for f in result.failures
+        ],
+        "warnings": result.warnings,
+    }
+    job.output.publish_json(RECORD, document)
+    job.output.publish_bytes("metrics.prom", _metrics(job, result).encode())
+
+
+def versions() -> dict[str, str]:
+    """Python and the packages that decide results."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "absent"
+    return found
+
+
+def _metrics(job: Job, result: RunResult) -> str:
+    """Prometheus text format, for the textfile collector."""
+    label = f'job="{job.spec.job.name}"'
+    lines = [
+        "# TYPE kxbatch_last_exit_code gauge",
+        f"kxbatch_last_exit_code{{{label}}} {result.exit_code}",
+        "# TYPE kxbatch_last_run_timestamp_seconds gauge",
+        f"kxbatch_last_run_timestamp_seconds{{{label}}} {time.time():.0f}",
+        "# TYPE kxbatch_duration_seconds gauge",
+        f"kxbatch_duration_seconds{{{label}}} {result.seconds:.3f}",
+    ]
+    for name in ("rows_out", "rows_quarantined", "shards", "failed", "seconds"):
+        lines.append(f"# TYPE kxbatch_stage_{name} gauge")
+        lines += [f'kxbatch_stage_{name}{{{label},stage="{s.name}"}} {getattr(s, name)}' for s in result.stages]
+    return "\n".join(lines) + "\n"

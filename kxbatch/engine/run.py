@@ -1,0 +1,276 @@
+"""Runs a job from end to end, and leaves the truth about it in `run.json` and in the exit status."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+from kxbatch.data.receipts import Receipt
+from kxbatch.engine.assign import assign
+from kxbatch.engine.corpus import MANIFEST, CorpusPlan, plan_corpus, save_manifest
+from kxbatch.engine.defects import clear_defects, read_defects
+from kxbatch.engine.executors.base import Executor
+from kxbatch.engine.job import Job, Node, build_tree
+from kxbatch.engine.lease import Lease
+from kxbatch.engine.phases.folding import Pin, fit_and_pin, fold_units
+from kxbatch.engine.phases.mapping import CONFIGURATION, map_units
+from kxbatch.engine.phases.pairing import (
+    conclude,
+    conclusion_key,
+    current_blocks,
+    in_blocks,
+    list_units,
+    pair_units,
+    patch_tasks,
+    read_patches,
+    save_blocks,
+)
+from kxbatch.engine.phases.shards import InputShard, corpus_shards, part_shards
+from kxbatch.engine.progress import Progress
+from kxbatch.engine.record import StageRecord, publish_record
+from kxbatch.engine.scheduler import Completed, Interrupted, Scheduler, Stopped
+from kxbatch.engine.signals import Signals
+from kxbatch.engine.worker import Assignment, Failure, Worker
+from kxbatch.errors import KxbatchError
+from kxbatch.stages.base import Context
+
+
+@dataclass
+class RunResult:
+    """What a run came to.
+
+    Attributes:
+        exit_code: 0 done or nothing to do; 1 unexpected; 2 configuration; 3 failed shards; 4 budget or gate; 130/143 signals.
+        status: one word: done, unchanged, incomplete, stopped, interrupted.
+        message: why it is not done, empty when it is.
+        output: the output folder.
+        stages: what each stage did.
+        failures: shards that could not be done.
+        warnings: what a person should know although it is no failure.
+    """
+
+    exit_code: int
+    status: str
+    message: str
+    output: str
+    stages: list[StageRecord] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def run_job(
+    job: Job,
+    *,
+    limit: int | None = None,
+    redo: Mapping[str, frozenset[str]] | None = None,
+    quiet: bool = False,
+    stream: TextIO | None = None,
+) -> RunResult:
+    """Run or resume a job.
+
+    Args:
+        job: the job.
+        limit: read only the first rows of the corpus, for a trial; a later run without it does the rest.
+        redo: stage -> units to do again whatever their receipts say.
+        quiet: no progress.
+        stream: where progress goes; absent: standard error.
+
+    Raises:
+        ConfigError: nothing was run.
+        LeaseHeld: another run is at it.
+    """
+    started = time.monotonic()
+    corpus = plan_corpus(job)
+    nodes = build_tree(job, corpus.columns)
+    run = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+    seen = _manifest_bytes(job)
+    with ExitStack() as stack:
+        lease = stack.enter_context(Lease(job.output, run))
+        if _manifest_bytes(job) != seen:  # another run finished between our look and our lease
+            corpus = plan_corpus(job)
+            nodes = build_tree(job, corpus.columns)
+        for path in job.output.temporaries():
+            path.unlink(missing_ok=True)
+        save_manifest(job.output, corpus)
+        signals = stack.enter_context(Signals())
+        progress = stack.enter_context(Progress(job.output, run, quiet=quiet, stream=stream))
+        executor = make_executor(job)
+        stack.callback(executor.close)
+        found = read_defects(job.output)
+        wanted = {
+            node.name: found.get(node.name, frozenset()) | (redo or {}).get(node.name, frozenset()) for node in nodes
+        }
+        budget = job.spec.job.quarantine
+        scheduler = Scheduler(executor, progress, budget, lambda: signals.received, wanted, sweep=limit is None)
+        driver = _Driver(job, nodes, corpus, scheduler, run, lease.token, limit)
+        result = driver.drive()
+        if result.exit_code in (0, 3):
+            clear_defects(job.output)
+        result.seconds = time.monotonic() - started
+        publish_record(job, result, corpus, nodes, run)
+        progress.end(result.status, result.exit_code)
+    return result
+
+
+def make_executor(job: Job) -> Executor:
+    """The executor that the job names."""
+    if job.spec.job.executor == "inline":
+        from kxbatch.engine.executors.inline import InlineExecutor
+
+        return InlineExecutor()
+    from kxbatch.engine.executors.ray import RayExecutor
+
+    return RayExecutor(job.spec.job.address)
+
+
+def _manifest_bytes(job: Job) -> bytes | None:
+    return job.output.read(MANIFEST) if job.output.exists(MANIFEST) else None
+
+
+class _Driver:
+    """Goes through the stages in order; holds what one stage leaves for the next."""
+
+    def __init__(
+        self,
+        job: Job,
+        nodes: list[Node],
+        corpus: CorpusPlan,
+        scheduler: Scheduler,
+        run: str,
+        token: int,
+        limit: int | None,
+    ) -> None:
+        self._job, self._nodes, self._corpus, self._scheduler = job, nodes, corpus, scheduler
+        self._run, self._token = run, token
+        self._shards: dict[str, list[InputShard]] = {"input": corpus_shards(job, corpus, limit)}
+        self._chains = {node.name: node.chain for node in nodes} | {"input": _input_chain(job)}
+        self._complete = {"input": limit is None and not corpus.broken}
+        self._failures = [
+            Failure("input", url, "Unreadable", message, "park", 3) for url, message in corpus.broken.items()
+        ]
+        self._records: list[StageRecord] = []
+        self._warnings = list(corpus.notes)
+
+    def drive(self) -> RunResult:
+        """All stages, or as far as it goes."""
+        for note in self._warnings:
+            self._scheduler.progress.say(note)
+        for failure in self._failures:
+            self._scheduler.progress.say(f"input: {failure.message}", "error")
+        result = RunResult(0, "done", "", self._job.output.path, self._records, self._failures, self._warnings)
+        try:
+            for node in self._nodes:
+                self._stage(node)
+        except Interrupted as error:
+            result.exit_code, result.status, result.message = error.exit_code, "interrupted", str(error)
+        except Stopped as error:
+            at = f"stage {self._nodes[len(self._records)].name}, shard {error.failure.key}"
+            result.exit_code, result.status, result.message = error.exit_code, "stopped", f"{at}: {error}"
+        except KxbatchError as error:
+            result.exit_code, result.status, result.message = error.exit_code, "stopped", str(error)
+        if result.exit_code == 0 and self._failures:
+            result.exit_code, result.status = 3, "incomplete"
+            result.message = f"{len(self._failures)} shard(s) failed; mend the cause and run again, the rest is kept"
+        elif result.exit_code == 0 and not any(unit["reused"] is False for r in self._records for unit in r.units):
+            result.status = "unchanged"
+        return result
+
+    def _stage(self, node: Node) -> None:
+        clock = time.monotonic()
+        shards, assignment = self._shards[node.upstream], self._assign(node)
+        complete = self._complete[node.upstream]
+        pin, failed = Pin(""), 0
+        if "fold" in node.stage.phases:
+            folded = self._units(node, assignment, "fold", fold_units(node, shards))
+            complete, failed = complete and not folded.failed, len(folded.failed)
+            shards = [shard for shard in shards if shard.key in folded.receipts]
+            if shards:
+                pin = fit_and_pin(node, self._chains[node.upstream], folded.receipts, complete=complete, run=self._run)
+        patches = None
+        if "pairs" in node.stage.phases and shards:
+            patches = self._pairs(node, assignment, shards, pin)
+            complete = complete and patches is not None
+        done = Completed({})
+        if patches is not None or "pairs" not in node.stage.phases:
+            units = map_units(node, shards, artifact=pin.digest, patches=patches)
+            done = self._units(node, assignment, "map", units)
+            if done.fresh and not done.failed:
+                node.folder.publish_json(CONFIGURATION, node.stage.semantic("map") | node.identity)
+        self._scheduler.executor.finish_stage()
+        self._shards[node.name] = part_shards(node.name, done.receipts)
+        self._complete[node.name] = complete and not done.failed
+        self._record(node, done, failed, time.monotonic() - clock, pin)
+
+    def _pairs(self, node: Node, assignment: Assignment, shards: list[InputShard], pin: Pin) -> dict[int, Any] | None:
+        """Patches for the map units; None when a pair is missing, for then no list is right."""
+        laid = current_blocks(node, shards)
+        save_blocks(node, shards, laid)
+        blocks = in_blocks(shards, laid)
+        pairs = self._units(node, assignment, "pairs", pair_units(node, blocks, pin.digest))
+        if pairs.failed:
+            return None
+        lists = self._units(node, assignment, "lists", list_units(node, blocks, pairs.receipts))
+        if lists.failed:
+            return None
+        records = read_patches(node, conclusion_key(node, blocks, lists.receipts))
+        if records is None:
+            context = Context(self._job.spec.job.seed, node.config.resources.threads, 0)
+            records = conclude(node, blocks, lists.receipts, Worker(assignment), context)
+        return patch_tasks(blocks, records)
+
+    def _units(self, node: Node, assignment: Assignment, phase: str, units: Any) -> Completed:
+        completed = self._scheduler.complete(node, assignment, phase, units)
+        self._failures.extend(completed.failed)
+        return completed
+
+    def _assign(self, node: Node) -> Assignment:
+        return assign(self._job, node, self._corpus, run=self._run, token=self._token)
+
+    def _record(self, node: Node, done: Completed, failed: int, seconds: float, pin: Pin) -> None:
+        receipts = [done.receipts[key] for key in sorted(done.receipts)]
+        fresh = sum(receipt.rows_out for receipt in receipts if receipt.key in done.fresh)
+        counters: dict[str, float] = {}
+        for receipt in receipts:
+            for name, value in receipt.counters.items():
+                counters[name] = counters.get(name, 0.0) + value
+        if pin.note:
+            self._scheduler.progress.log("info", pin.note, stage=node.name)
+        self._records.append(
+            StageRecord(
+                name=node.name,
+                kind=node.config.kind,
+                upstream=node.upstream,
+                shards=len(receipts),
+                failed=failed + len(done.failed),
+                rows_in=sum(r.rows_in for r in receipts),
+                rows_out=sum(r.rows_out for r in receipts),
+                rows_quarantined=sum(r.quarantined for r in receipts),
+                seconds=round(seconds, 3),
+                rows_per_second=round(fresh / seconds, 1) if fresh else 0.0,
+                counters=dict(sorted(counters.items())),
+                note=pin.note,
+                units=[_unit_record(r, r.key not in done.fresh) for r in receipts],
+            )
+        )
+
+
+def _unit_record(receipt: Receipt, reused: bool) -> dict[str, Any]:
+    return {
+        "key": receipt.key,
+        "seconds": receipt.seconds,
+        "rows": receipt.rows_out,
+        "worker": receipt.worker,
+        "reused": reused,
+    }
+
+
+def _input_chain(job: Job) -> str:
+    from kxbatch.spec.fingerprint import fingerprint
+
+    return fingerprint(job.spec.input.semantic())

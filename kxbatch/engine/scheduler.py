@@ -1,0 +1,150 @@
+"""Completes sets of units: looks at receipts, hands what is missing to the executor, counts, and keeps the budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from kxbatch.data.quarantine import quarantine_name
+from kxbatch.data.receipts import Receipt, read_receipts, receipt_name
+from kxbatch.engine.executors.base import Executor, Listener
+from kxbatch.engine.job import Node
+from kxbatch.engine.progress import Progress
+from kxbatch.engine.units import Unit, judge
+from kxbatch.engine.worker import Assignment, Failure
+from kxbatch.errors import BudgetExceeded, KxbatchError
+from kxbatch.spec.model import QuarantineBudget
+
+
+class Interrupted(KxbatchError):
+    """A signal asked the run to end; units in flight were finished."""
+
+    def __init__(self, signal: int) -> None:
+        super().__init__(f"ended by signal {signal}; finished shards are kept, run the same command again to go on")
+        self.exit_code = 128 + signal
+
+
+class Stopped(KxbatchError):
+    """A failure that no other shard would escape."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.exit_code = failure.exit_code if failure.exit_code in (2, 4) else 1
+        self.failure = failure
+
+
+@dataclass
+class Completed:
+    """A phase after its units were run.
+
+    Attributes:
+        receipts: of every unit that is done now, by key.
+        fresh: keys that this run did.
+        failed: units that could not be done.
+    """
+
+    receipts: dict[str, Receipt]
+    fresh: set[str] = field(default_factory=set)
+    failed: list[Failure] = field(default_factory=list)
+
+
+@dataclass
+class Scheduler:
+    """Runs the units of one stage after the other.
+
+    Attributes:
+        executor: where units run.
+        progress: whom to tell.
+        budget: rows that may be set aside.
+        signal: number of the signal that came in, 0 for none.
+        redo: stage -> keys to do again.
+        sweep: whether units that should no longer exist are removed (not with a row limit).
+    """
+
+    executor: Executor
+    progress: Progress
+    budget: QuarantineBudget
+    signal: Callable[[], int]
+    redo: Mapping[str, frozenset[str]]
+    sweep: bool
+
+    def complete(self, node: Node, assignment: Assignment, phase: str, units: Sequence[Unit]) -> Completed:
+        """Do the units that are not done.
+
+        Raises:
+            Interrupted: a signal came in.
+            Stopped: a failure no shard would escape.
+            BudgetExceeded: too many rows of this stage are set aside.
+        """
+        receipts = read_receipts(node.folder, phase)
+        redo = self.redo.get(node.name, frozenset())
+        judged = judge(units, receipts, node.folder, redo)
+        done = {j.unit.key: receipts[j.unit.key] for j in judged if j.state == "done"}
+        missing = [j.unit for j in judged if j.state != "done"]
+        result = Completed(done)
+        self.progress.begin(node.name, phase, units, [unit.key for unit in missing])
+        if missing:
+            self._run(node, assignment, phase, units, missing, result)
+        if self.sweep:
+            self._sweep(node, receipts, units)
+        if phase == "map":
+            self._check_budget(node, result, len(units), final=True)
+        return result
+
+    def _run(
+        self,
+        node: Node,
+        assignment: Assignment,
+        phase: str,
+        units: Sequence[Unit],
+        missing: Sequence[Unit],
+        result: Completed,
+    ) -> None:
+        stop: list[KxbatchError] = []
+
+        def on_receipt(receipt: Receipt) -> None:
+            result.receipts[receipt.key] = receipt
+            result.fresh.add(receipt.key)
+            self.progress.finished(node.name, receipt)
+            if phase == "map":
+                try:
+                    self._check_budget(node, result, len(units), final=False)
+                except BudgetExceeded as error:
+                    stop.append(error)
+
+        def on_failure(failure: Failure) -> None:
+            result.failed.append(failure)
+            self.progress.failed(node.name, failure)
+            if failure.policy == "stop":
+                stop.append(Stopped(failure))
+
+        def stopping() -> bool:
+            return bool(stop) or self.signal() != 0
+
+        self.executor.run(assignment, node.config.resources, missing, Listener(on_receipt, on_failure, stopping))
+        if stop:
+            raise stop[0]
+        if self.signal():
+            raise Interrupted(self.signal())
+
+    def _check_budget(self, node: Node, result: Completed, units: int, *, final: bool) -> None:
+        """The count stops a run at once; the share is known when all shards are."""
+        aside = sum(receipt.quarantined for receipt in result.receipts.values())
+        rows = sum(receipt.rows_in for receipt in result.receipts.values())
+        over_count = aside > self.budget.max_rows
+        over_share = final and len(result.receipts) == units and rows and aside / rows > self.budget.max_share
+        if over_count or over_share:
+            limit = f"max_rows = {self.budget.max_rows}" if over_count else f"max_share = {self.budget.max_share:g}"
+            raise BudgetExceeded(
+                f"stage {node.name}: {aside} of {rows} rows were set aside, over job.quarantine.{limit}; "
+                f"look at them with `kxbatch quarantine show`, mend the input or raise the limit, and run again"
+            )
+
+    def _sweep(self, node: Node, receipts: Mapping[str, Receipt], units: Sequence[Unit]) -> None:
+        """Units of shards that are gone: the receipt goes first, so that nothing points to a missing file."""
+        wanted = {unit.key for unit in units}
+        for key, receipt in receipts.items():
+            if key not in wanted:
+                node.folder.remove(receipt_name(receipt.phase, key))
+                node.folder.remove(quarantine_name(key))
+                node.folder.remove(receipt.file)

@@ -1,0 +1,60 @@
+"""The texts of a handful of rows, looked up where they came from: reports show them, outputs do not copy them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import polars as pl
+
+from kxbatch.data.storage import Folder
+from kxbatch.engine.corpus import MANIFEST, CorpusPlan, parse_manifest, read_source, source_task
+from kxbatch.engine.output import Output, open_output
+from kxbatch.errors import KxbatchError
+from kxbatch.spec.model import InputSection
+
+
+def row_texts(folder: Folder, ids: Sequence[Any]) -> dict[Any, str]:
+    """Texts by id, of the column that the job embeds, or of the input's only text column.
+
+    Reads only the shards that hold the ids. An id whose source is gone is left out.
+    """
+    output = open_output(folder.path)
+    raw = folder.read_json(MANIFEST)
+    column = _text_column(output, parse_manifest(raw)) if raw else None
+    if column is None or not ids:
+        return {}
+    found: dict[Any, str] = {}
+    section = InputSection.model_validate(output.record["job"]["input"])
+    for shard in sorted(_shards_of(output, ids)):
+        found |= _texts_of(parse_manifest(raw), section, shard, column, set(ids))
+    return found
+
+
+def _text_column(output: Output, corpus: CorpusPlan) -> str | None:
+    named = [s["column"] for s in output.record["job"]["stage"] if s["kind"] == "embed" and s.get("column")]
+    texts = [name for name, kind in corpus.columns.items() if kind == "text" and name != "id"]
+    candidates = [*named, *(texts if len(texts) == 1 else [])]
+    return candidates[0] if candidates and candidates[0] in corpus.columns else None
+
+
+def _shards_of(output: Output, ids: Sequence[Any]) -> Iterable[int]:
+    """Numbers of the shards that hold the ids, from the ids of the first stage's parts."""
+    first = output.stages[0]
+    wanted = pl.Series("id", list(ids))
+    for key, receipt in output.receipts(first).items():
+        held = pl.scan_parquet(output.folder.child(first).file(receipt.file)).select("id")
+        if held.filter(pl.col("id").is_in(wanted.implode())).limit(1).collect().height:
+            yield int(key.removeprefix("part-"))
+
+
+def _texts_of(corpus: CorpusPlan, section: InputSection, number: int, column: str, ids: set[Any]) -> dict[Any, str]:
+    for source, shard in corpus.shards():
+        if shard.number == number:
+            try:
+                table = read_source(source_task(source, shard, None), [column], corpus.schema, section).table
+            except KxbatchError:
+                return {}  # the source is gone or changed; the report does without its texts
+            rows = zip(table.column("id").to_pylist(), table.column(column).to_pylist(), strict=True)
+            return {row: text for row, text in rows if row in ids and text is not None}
+    return {}

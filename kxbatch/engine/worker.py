@@ -1,0 +1,286 @@
+"""Does one unit of work: read, compute, publish, write the receipt. The same code in this process and on Ray.
+
+A worker answers with a `Receipt` or a `Failure`; it never raises. What happens next follows from the failure's policy.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+import traceback
+from collections import Counter, OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from kxbatch.data.arrays import Arrays, publish_arrays, read_arrays
+from kxbatch.data.parts import publish_part, read_part
+from kxbatch.data.quarantine import Rejected, publish_quarantine
+from kxbatch.data.receipts import Receipt, write_receipt
+from kxbatch.data.storage import Folder, Published
+from kxbatch.engine.corpus import read_source
+from kxbatch.engine.lease import check_token
+from kxbatch.engine.units import Unit
+from kxbatch.errors import BudgetExceeded, ConfigError, DataError, FatalError
+from kxbatch.spec.model import InputSection
+from kxbatch.stages.base import Context, FoldStage, PairsStage, Side, Stage, checked_rows
+from kxbatch.stages.registry import stage_types
+
+Policy = Literal["retry", "park", "stop"]
+ARTIFACT = "_artifact"
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Everything a worker must know about its stage; plain data, so that it crosses processes."""
+
+    output: str
+    job: str
+    run: str
+    token: int
+    seed: int
+    input: InputSection
+    schema: bytes
+    stage: str
+    config: dict[str, Any]
+    column: str
+    upstream: str
+    footer: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A unit that was not done, and what the engine should do about it."""
+
+    phase: str
+    key: str
+    error: str
+    message: str
+    policy: Policy
+    exit_code: int
+    trace: str = ""
+    worker: str = ""
+    attempt: int = 1
+
+
+@dataclass
+class _Result:
+    """What came out of a unit, before its receipt is written."""
+
+    published: Published
+    rows_in: int
+    rows_out: int
+    rejected: Sequence[Rejected] = ()
+
+
+class Worker:
+    """Works on one stage; loads its model once."""
+
+    def __init__(self, assignment: Assignment) -> None:
+        self._a = assignment
+        kind = stage_types()[assignment.config["kind"]]
+        config = kind.config_type.model_validate(assignment.config)
+        self._stage: Stage[Any] = kind(config, assignment.column)
+        self._config = config
+        self._output = Folder(assignment.output)
+        self._folder = self._output.child(assignment.stage)
+        self._schema = pa.ipc.read_schema(pa.py_buffer(assignment.schema))
+        self._opened = ""
+        self._names: OrderedDict[str, pa.Array] = OrderedDict()
+        self.label = f"{socket.gethostname()}/{os.getpid()}"
+
+    def run(self, unit: Unit, attempt: int) -> Receipt | Failure:
+        """Do a unit; the receipt is on disk when this returns one."""
+        started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
+        context = self._context(unit)
+        try:
+            result = self._work(unit, context)
+            publish_quarantine(
+                self._folder, unit.key, result.rejected, run=self._a.run, name=self._a.stage
+            ) if unit.phase == "map" else None
+            receipt = Receipt(
+                phase=unit.phase,
+                key=unit.key,
+                ingredients=dict(unit.ingredients),
+                file=unit.file,
+                bytes=result.published.bytes,
+                digest=result.published.digest,
+                rows_in=result.rows_in,
+                rows_out=result.rows_out,
+                quarantined=len(result.rejected),
+                counters={k: float(v) for k, v in sorted(context.counters.items()) if v},
+                run=self._a.run,
+                token=self._a.token,
+                attempt=attempt,
+                host=socket.gethostname(),
+                worker=self.label,
+                started=started,
+                seconds=round(time.perf_counter() - clock, 4),
+            )
+            check_token(self._output, self._a.token)
+            write_receipt(self._folder, receipt)
+        except Exception as error:
+            return failure_of(error, unit, self.label, attempt)
+        return receipt
+
+    def _work(self, unit: Unit, context: Context) -> _Result:
+        if unit.phase == "map":
+            return self._map(unit, context)
+        if unit.phase == "fold":
+            return self._fold(unit, context)
+        return self._pair(unit, context) if unit.phase == "pairs" else self._gather(unit, context)
+
+    def _context(self, unit: Unit) -> Context:
+        resources = self._config.resources
+        references = unit.task.get("references", [])
+        return Context(
+            seed=self._a.seed,
+            threads=resources.threads,
+            gpus=resources.gpus,
+            counters=Counter(),
+            artifact=lambda name: read_arrays(self._folder.child(ARTIFACT), name),
+            ids=lambda rows: self.names(references, rows),
+        )
+
+    def _map(self, unit: Unit, context: Context) -> _Result:
+        self._open(unit, context)
+        table, unread = self._read(unit.task["shard"], [self._stage.column, *self._config.keep])
+        if unit.task.get("patch"):
+            context.patch = read_arrays(self._folder, unit.task["patch"])
+        mapped = self._stage.map(table, context)
+        checked_rows(self._a.stage, table.num_rows, mapped)
+        out = self._assemble(table, mapped.columns, [r.row for r in mapped.rejected])
+        check_token(self._output, self._a.token)
+        published = publish_part(self._folder, unit.file, out, self._a.footer | dict(unit.task["footer"]))
+        rejected = [*unread, *mapped.rejected]
+        return _Result(published, table.num_rows + len(unread), out.num_rows, rejected)
+
+    def _assemble(self, table: pa.Table, columns: Mapping[str, pa.Array], rejected: Sequence[int]) -> pa.Table:
+        kept = table.select(["id", *self._config.keep])
+        if rejected:
+            mask = np.ones(table.num_rows, bool)
+            mask[list(rejected)] = False
+            kept = kept.filter(pa.array(mask))
+        fields = [pa.field(f.name, f.type, nullable=f.name != "id") for f in kept.schema.remove_metadata()]
+        fields += [pa.field(name, c.type, nullable=c.null_count > 0) for name, c in columns.items()]
+        return pa.table([*kept.columns, *columns.values()], schema=pa.schema(fields))
+
+    def _fold(self, unit: Unit, context: Context) -> _Result:
+        assert isinstance(self._stage, FoldStage)
+        table, _ = self._read(unit.task["shard"], [self._stage.column])
+        state = self._stage.fold(table, context)
+        check_token(self._output, self._a.token)
+        return _Result(publish_arrays(self._folder, unit.file, state), table.num_rows, table.num_rows)
+
+    def _pair(self, unit: Unit, context: Context) -> _Result:
+        assert isinstance(self._stage, PairsStage)
+        a = self._read_block(unit.task["a"])
+        b = self._read_block(unit.task["b"]) if unit.task["b"] is not None else None
+        forward, backward = self._stage.pair(a, b, context)
+        arrays = {f"forward.{k}": v for k, v in forward.items()} | {f"backward.{k}": v for k, v in backward.items()}
+        check_token(self._output, self._a.token)
+        rows = a.num_rows + (b.num_rows if b is not None else 0)
+        return _Result(publish_arrays(self._folder, unit.file, arrays), rows, rows)
+
+    def _gather(self, unit: Unit, context: Context) -> _Result:
+        assert isinstance(self._stage, PairsStage)
+        sides = [Side(s["start"], self._side(s["file"], s["side"])) for s in unit.task["sides"]]
+
+        def corpus() -> Iterator[tuple[int, pa.Table]]:
+            for first, shard in unit.task["corpus"]:
+                yield first, self._read(shard, [self._stage.column])[0]
+
+        arrays = self._stage.gather(unit.task["start"], sides, corpus, context)
+        check_token(self._output, self._a.token)
+        return _Result(publish_arrays(self._folder, unit.file, arrays), unit.rows, unit.rows)
+
+    def _side(self, file: str, side: str) -> Arrays:
+        arrays = read_arrays(self._folder, file)
+        return {k.removeprefix(f"{side}."): v for k, v in arrays.items() if k.startswith(f"{side}.")}
+
+    def _open(self, unit: Unit, context: Context) -> None:
+        """Load the stage's model, again only when the fitted artifact changed."""
+        wanted = unit.ingredients.get("artifact", "") or "open"
+        if self._opened != wanted:
+            self._stage.open(context)
+            self._opened = wanted
+
+    def prepare(self, unit: Unit) -> Failure | None:
+        """Get ready for units like this one: load what is slow to load, before any clock runs on a shard."""
+        try:
+            if unit.phase == "map":
+                self._open(unit, self._context(unit))
+        except Exception as error:
+            return failure_of(error, unit, self.label, 1)
+        return None
+
+    def _read(self, shard: Mapping[str, Any], columns: Sequence[str]) -> tuple[pa.Table, list[Rejected]]:
+        """`id` and columns of a shard of the input or of the upstream stage."""
+        wanted = list(dict.fromkeys(columns))
+        if "part" in shard:
+            table = read_part(self._output.child(self._a.upstream).file(shard["part"]), ["id", *wanted])
+            return table.replace_schema_metadata(None), []
+        result = read_source(shard, wanted, self._schema, self._a.input)
+        rejected = [
+            Rejected(bad.row, bad.id, bad.error, _located(bad.message, bad.line), bad.raw) for bad in result.bad
+        ]
+        limit = shard["limit"]
+        table = result.table if limit is None else result.table.slice(0, limit)
+        return table, rejected
+
+    def _read_block(self, shards: Sequence[Mapping[str, Any]]) -> pa.Table:
+        return pa.concat_tables([self._read(shard, [self._stage.column])[0] for shard in shards])
+
+    def names(self, references: Sequence[Any], rows: npt.NDArray[np.int64]) -> pa.Array:
+        """Ids of global rows, null for -1.
+
+        Args:
+            references: (first global row, shard) of at least every shard that `rows` fall into, in order; only those are read.
+            rows: int64, any shape; read in C order.
+        """
+        flat = rows.reshape(-1)
+        starts = np.array([first for first, _ in references], np.int64)
+        which = np.searchsorted(starts, flat, side="right") - 1
+        which[flat < 0] = -1
+        chunks, positions, offset = [], np.full(len(flat), -1, np.int64), 0
+        for index in np.unique(which[which >= 0]):
+            names = self._shard_names(references[index][1])
+            here = which == index
+            positions[here] = flat[here] - starts[index] + offset
+            chunks.append(names)
+            offset += len(names)
+        if not chunks:
+            return pa.nulls(len(flat), pa.string())
+        table = pa.concat_arrays(chunks)
+        return table.take(pa.array(positions, mask=positions < 0))
+
+    def _shard_names(self, shard: Mapping[str, Any]) -> pa.Array:
+        key = str(shard.get("part") or (shard["source"]["url"], shard["cut"]["start"]))
+        if key not in self._names:
+            self._names[key] = self._read(shard, [])[0].column("id").combine_chunks()
+            if len(self._names) > 4096:
+                self._names.popitem(last=False)
+        return self._names[key]
+
+
+def _located(message: str, line: int | None) -> str:
+    return message if line is None else f"line {line}: {message}"
+
+
+def failure_of(error: Exception, unit: Unit, worker: str, attempt: int) -> Failure:
+    """What to do about an exception, by its type."""
+    policy: Policy = "retry"
+    exit_code = 3
+    if isinstance(error, (ConfigError, FatalError, BudgetExceeded)):
+        policy, exit_code = "stop", error.exit_code
+    elif isinstance(error, DataError):
+        policy = "park"
+    trace = "" if isinstance(error, (ConfigError, DataError)) else traceback.format_exc()
+    name = type(error).__name__
+    return Failure(unit.phase, unit.key, name, str(error) or name, policy, exit_code, trace, worker, attempt)

@@ -1,0 +1,241 @@
+"""What a stage is: Arrow tables and a context in, columns, states or lists out.
+
+A stage knows no paths, no shards, no retries. It has up to three phases, run in this order:
+
+- `fold`: `fold(table) -> state`, `merge(a, b)`, then `fit(...) -> Artifact`;
+- `pairs`: `pair(block, block) -> lists`, `gather` per block, then `conclude` over all of them;
+- `map`: `map(table) -> Mapped`, row for row, order kept.
+
+To add a stage: one file here with a `StageConfig`, a `Stage` and `STAGE = ...`; the registry finds it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Generic, Literal, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from kxbatch.data.arrays import Arrays
+from kxbatch.data.quarantine import Rejected
+from kxbatch.errors import DataError
+from kxbatch.spec.model import StageConfig
+
+ConfigT = TypeVar("ConfigT", bound=StageConfig)
+ColumnKind = Literal["text", "vector", "other"]
+Phase = Literal["fold", "pairs", "map"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column a stage reads or adds; `name` None means: the one column of that kind which the input has."""
+
+    name: str | None
+    kind: ColumnKind
+
+
+@dataclass
+class Context:
+    """What a stage is told while it works.
+
+    Attributes:
+        seed: of everything it draws at random.
+        threads: compute threads it may use.
+        gpus: GPUs it may use.
+        counters: what it wants counted in receipts and reports.
+        artifact: reads the stage's fitted arrays by file name; None before they are fitted.
+        patch: what `conclude` left for the shard at hand.
+        ids: ids of rows by global row number, null for -1; for stages that have a pairs phase.
+    """
+
+    seed: int
+    threads: int
+    gpus: float
+    counters: Counter[str] = field(default_factory=Counter)
+    artifact: Callable[[str], Arrays] | None = None
+    patch: Arrays = field(default_factory=dict)
+    ids: Callable[[npt.NDArray[np.int64]], pa.Array] | None = None
+
+
+@dataclass
+class Mapped:
+    """Result of `map`: the added columns of the rows that went through, and the rows that did not.
+
+    Attributes:
+        columns: added columns, one value for each row that went through, in order.
+        rejected: rows set aside; `row` is the row number in the table given.
+    """
+
+    columns: dict[str, pa.Array]
+    rejected: list[Rejected] = field(default_factory=list)
+
+
+@dataclass
+class Artifact:
+    """What a stage fitted: files by name, for other rows, other jobs and the report."""
+
+    arrays: dict[str, Arrays] = field(default_factory=dict)
+    documents: dict[str, dict[str, Any]] = field(default_factory=dict)
+    tables: dict[str, pa.Table] = field(default_factory=dict)
+
+
+class Stage(ABC, Generic[ConfigT]):
+    """Base of all stages; a subclass sets the class variables and has `map`."""
+
+    config_type: ClassVar[type[StageConfig]]
+    version: ClassVar[int] = 1
+
+    def __init__(self, config: ConfigT, column: str) -> None:
+        self.config, self.column = config, column
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """The phases this configuration needs."""
+        return ("map",)
+
+    @classmethod
+    @abstractmethod
+    def reads(cls, config: ConfigT) -> Column:
+        """The input column it works on."""
+
+    @classmethod
+    @abstractmethod
+    def adds(cls, config: ConfigT) -> tuple[Column, ...]:
+        """The columns it adds."""
+
+    def identity(self) -> dict[str, str]:
+        """What decides the result besides the configuration: a model's digest. Asked while planning: nothing heavy."""
+        return {}
+
+    def semantic(self, phase: Phase) -> dict[str, Any]:
+        """The part of the configuration that decides the result of a phase."""
+        return self.config.semantic()
+
+    def open(self, context: Context) -> None:
+        """Load what `map` needs; called once per worker."""
+
+    @abstractmethod
+    def map(self, table: pa.Table, context: Context) -> Mapped:
+        """Compute the added columns."""
+
+
+class FoldStage(Stage[ConfigT]):
+    """A stage that learns something from all rows before it maps them."""
+
+    @abstractmethod
+    def fold(self, table: pa.Table, context: Context) -> Arrays:
+        """State of one shard."""
+
+    @abstractmethod
+    def merge(self, a: Arrays, b: Arrays) -> Arrays:
+        """State of two sets of rows together; called in a fixed tree."""
+
+    @abstractmethod
+    def drift(self, pinned: Arrays, current: Arrays) -> float:
+        """How far the rows of now are from those the pinned artifact was fitted on; compared with `max_drift`."""
+
+    @abstractmethod
+    def fit(self, pinned: Arrays, current: Arrays) -> Artifact:
+        """The artifact from the pinned state; `current` (all rows of now) is for the drift report."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """A block's lists from one pair of blocks: `arrays` holds row numbers local to the other block, which starts at `start`."""
+
+    start: int
+    arrays: Arrays
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """All rows of a pairs stage, for `conclude`: one block in memory at a time.
+
+    Attributes:
+        rows: number of rows.
+        starts: first global row of each block.
+        shards: (shard number, first global row, rows), in order.
+        lists: arrays that `gather` made for a block.
+        names: ids by global row number.
+    """
+
+    rows: int
+    starts: Sequence[int]
+    shards: Sequence[tuple[int, int, int]]
+    lists: Callable[[int], Arrays]
+    names: Callable[[npt.NDArray[np.int64]], pa.Array]
+
+
+@dataclass(frozen=True)
+class Patch:
+    """What `conclude` found out about one shard.
+
+    Attributes:
+        shard: its number.
+        arrays: given to `map` as `context.patch`.
+        mentions: global numbers of the rows whose ids `map` will write.
+    """
+
+    shard: int
+    arrays: Arrays
+    mentions: npt.NDArray[np.int64]
+
+
+class PairsStage(Stage[ConfigT]):
+    """A stage that compares all rows with all rows, block by block; each unordered pair of blocks once."""
+
+    @abstractmethod
+    def block_rows(self, rows: int) -> int:
+        """Rows a block aims at, when the corpus has `rows` rows."""
+
+    @abstractmethod
+    def pair(self, a: pa.Table, b: pa.Table | None, context: Context) -> tuple[Arrays, Arrays]:
+        """Lists of `a`'s rows in `b` and of `b`'s rows in `a`; `b` None: of `a`'s rows among themselves (second empty)."""
+
+    @abstractmethod
+    def gather(
+        self,
+        start: int,
+        sides: Sequence[Side],
+        corpus: Callable[[], Iterator[tuple[int, pa.Table]]],
+        context: Context,
+    ) -> Arrays:
+        """One block's lists over the whole corpus, from its lists in every block.
+
+        Args:
+            start: first global row of the block.
+            sides: its lists, block by block.
+            corpus: reads the corpus again, shard by shard, with each shard's first global row; for what lists do not tell.
+            context: counters and threads.
+        """
+
+    @abstractmethod
+    def conclude(self, corpus: Corpus, context: Context) -> tuple[Artifact, Iterator[Patch]]:
+        """What follows from all lists: the artifact, and a patch for each shard."""
+
+
+def only_column(columns: Mapping[str, ColumnKind], wanted: Column) -> str | None:
+    """Name of the column to read: the one asked for, or the only one of its kind; None when that is not clear."""
+    if wanted.name is not None:
+        return wanted.name if wanted.name in columns else None
+    found = [name for name, kind in columns.items() if kind == wanted.kind]
+    return found[0] if len(found) == 1 else None
+
+
+def checked_rows(stage: str, rows: int, mapped: Mapped) -> None:
+    """A stage must account for every row.
+
+    Raises:
+        DataError: rows in differ from rows out plus rows set aside.
+    """
+    for name, column in mapped.columns.items():
+        if len(column) + len(mapped.rejected) != rows:
+            raise DataError(
+                f"stage {stage}: column '{name}' has {len(column)} values and {len(mapped.rejected)} rows were set "
+                f"aside, but {rows} rows came in; every row must go through or be set aside"
+            )

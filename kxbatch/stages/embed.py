@@ -1,0 +1,101 @@
+"""`embed`: texts to vectors, by any of four kinds of encoder."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import Field
+
+from kxbatch.data.vectors import to_arrow
+from kxbatch.spec.model import Operational, StageConfig
+from kxbatch.stages.base import Column, Context, Mapped, Stage
+from kxbatch.stages.rows import rejections
+
+if TYPE_CHECKING:
+    from kxbatch.models.encoders import Encoder
+
+
+class EmbedConfig(StageConfig):
+    """Embeds a text column."""
+
+    kind: Literal["embed"] = "embed"
+    column: str | None = Field(None, description="text column; absent: the only one of the input")
+    model: str = Field(description="hub id, folder, 'package:<distribution>' or 'callable:<module>:<function>'")
+    pooling: Literal["auto", "cls", "pooler", "last-mean", "first-last-mean"] = Field(
+        "auto", description="how token vectors become one; auto: as the model says, else last-mean"
+    )
+    max_length: int | None = Field(None, ge=2, description="tokens of a text that are read; absent: the model's limit")
+    prompt: str = Field("", description="put before every text")
+    normalize: bool = Field(False, description="scale every vector to length 1")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where the device has it")
+    device: str = Field("auto", description="'cpu', 'cuda' or auto")
+    trust_remote_code: bool = Field(False, description="let the model folder bring its own code")
+    offline: Annotated[bool, Operational] = Field(False, description="never ask a model hub")
+    token_budget: int = Field(8192, ge=64, description="most tokens of one batch, padding counted")
+
+
+class Embed(Stage[EmbedConfig]):
+    """Null, empty and blank texts are set aside: a vector of nothing would be everybody's neighbour."""
+
+    config_type = EmbedConfig
+    _encoder: Encoder
+
+    @classmethod
+    def reads(cls, config: EmbedConfig) -> Column:
+        """A text column."""
+        return Column(config.column, "text")
+
+    @classmethod
+    def adds(cls, config: EmbedConfig) -> tuple[Column, ...]:
+        """`embedding`."""
+        return (Column("embedding", "vector"),)
+
+    def identity(self) -> dict[str, str]:
+        """Id and content digest of the model."""
+        from kxbatch.models.encoders import identify
+
+        found = identify(self.config.model, offline=self.config.offline)
+        return {"model": found.id, "model_digest": found.digest}
+
+    def open(self, context: Context) -> None:
+        """Load the encoder."""
+        from kxbatch.models.encoders import EncoderSettings, load
+
+        config = self.config
+        self._encoder = load(
+            EncoderSettings(
+                model=config.model,
+                pooling=config.pooling,
+                device=config.device if config.device != "auto" else ("cuda" if context.gpus else "cpu"),
+                precision=config.precision,
+                max_length=config.max_length,
+                prompt=config.prompt,
+                normalize=config.normalize,
+                threads=context.threads,
+                trust_remote_code=config.trust_remote_code,
+                offline=config.offline,
+                token_budget=config.token_budget,
+            )
+        )
+
+    def map(self, table: pa.Table, context: Context) -> Mapped:
+        """Encode the texts that say something."""
+        texts = table.column(self.column).cast(pa.string())
+        reasons = np.full(len(texts), "", object)
+        blank = pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(texts)), 0).fill_null(False).to_numpy()
+        reasons[blank] = "empty-text"
+        reasons[texts.is_null().to_numpy()] = "null-text"
+        words = {
+            "empty-text": f"column '{self.column}' is empty or blank",
+            "null-text": f"column '{self.column}' is null",
+        }
+        good = texts.filter(pa.array(reasons == ""))
+        encoded = self._encoder.encode(good.to_pylist())
+        context.counters["truncated_texts"] += int(encoded.truncated.sum())
+        return Mapped({"embedding": to_arrow(encoded.vectors)}, rejections(table, reasons, words))
+
+
+STAGE = Embed

@@ -1,0 +1,149 @@
+"""What follows from all neighbour lists of a corpus: counts, measures, hubs and antihubs, and each shard's own lists."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from kxbatch.data.arrays import Arrays
+from kxbatch.stages.base import Artifact, Corpus, Patch
+
+if TYPE_CHECKING:
+    from kxbatch.stages.hubness import HubnessConfig
+
+LISTED = 50
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass
+class _Graph:
+    """The final lists, and N_k of the graph before and after the reduction.
+
+    Attributes:
+        indices: int64 [n, k], -1 is padding.
+        scores: float32 [n, k].
+        usable: bool [n].
+        raw: int64 [n], N_k without the reduction.
+        reduced: int64 [n], N_k of `indices`.
+    """
+
+    indices: Ints
+    scores: npt.NDArray[np.float32]
+    usable: npt.NDArray[np.bool_]
+    raw: Ints
+    reduced: Ints
+
+
+def conclude_hubness(config: HubnessConfig, column: str, corpus: Corpus) -> tuple[Artifact, Iterator[Patch]]:
+    """The artifact and a patch for each shard.
+
+    Args:
+        config: of the stage.
+        column: the vector column.
+        corpus: lists of all blocks. Memory: k indices and scores a row, and one block of candidates
+            (mutual-proximity-empirical: the candidates of all rows).
+    """
+    graph = _final_graph(config, corpus)
+    facts: dict[str, Any] = {"k": config.k, "metric": config.metric, "reduction": config.reduction, "column": column}
+    facts |= _isotropy(corpus) | {"raw": _measures(graph.raw[graph.usable], config), "reduced": None}
+    if config.rescores:
+        facts["reduced"] = _measures(graph.reduced[graph.usable], config)
+    tables = {"top_hubs.parquet": _top(graph, corpus), "antihubs.parquet": _antihubs(graph, corpus)}
+    return Artifact({}, {"hubness.json": facts}, tables), _patches(graph, corpus)
+
+
+def _final_graph(config: HubnessConfig, corpus: Corpus) -> _Graph:
+    from kxbatch.kernels.hub_measures import k_occurrence
+    from kxbatch.kernels.hub_reductions import rescore
+
+    k, n = config.k, corpus.rows
+    raw, parts = np.zeros(n, np.int64), []
+    everyone = _everyone(config, corpus)
+    for block, start in enumerate(corpus.starts):
+        lists = corpus.lists(block)
+        indices, scores = lists["indices"], lists["scores"]
+        raw += k_occurrence(indices[:, :k], n)
+        if config.rescores:
+            rows = np.arange(start, start + len(indices))
+            indices, scores = rescore(config.reduction, config.metric, rows, indices, scores, k=k, **everyone)
+        parts.append((indices[:, :k], scores[:, :k].astype(np.float32), lists["usable"]))
+    indices = np.concatenate([part[0] for part in parts])
+    reduced = k_occurrence(indices, n) if config.rescores else raw
+    usable = np.concatenate([part[2] for part in parts]).astype(bool)
+    return _Graph(indices, np.concatenate([part[1] for part in parts]), usable, raw, reduced)
+
+
+def _everyone(config: HubnessConfig, corpus: Corpus) -> dict[str, Any]:
+    """What rescoring one block needs of all rows."""
+    if not config.rescores:
+        return {}
+    blocks = range(len(corpus.starts))
+    needed: Arrays = {"stats": np.concatenate([corpus.lists(b)["statistics"] for b in blocks])}
+    if config.reduction == "mutual-proximity-empirical":
+        needed["all_indices"] = np.concatenate([corpus.lists(b)["indices"] for b in blocks])
+        needed["all_scores"] = np.concatenate([corpus.lists(b)["scores"] for b in blocks])
+    return needed
+
+
+def _measures(counts: Ints, config: HubnessConfig) -> dict[str, Any] | None:
+    from kxbatch.kernels.hub_measures import histogram, measures
+
+    if len(counts) == 0:
+        return None
+    values, rows = histogram(counts)
+    found = measures(counts, config.k, config.hub_factor) | {"metric": config.metric}
+    return found | {"histogram": {"k_occurrence": values.tolist(), "rows": rows.tolist()}}
+
+
+def _isotropy(corpus: Corpus) -> dict[str, float | None]:
+    """Mean cosine over all pairs, `(|sum u|^2 - n) / (n (n - 1))`, and the recall of an approximate search."""
+    total: Any = 0.0
+    units, recall = 0, None
+    for block in range(len(corpus.starts)):
+        lists = corpus.lists(block)
+        if int(lists["units"]):
+            total, units = total + lists["unit_sum"], units + int(lists["units"])
+        recall = float(lists["recall"]) if "recall" in lists else recall
+    squared = float(np.dot(total, total)) if units else 0.0
+    return {"mean_cosine": (squared - units) / (units * (units - 1)) if units > 1 else None, "recall": recall}
+
+
+def _top(graph: _Graph, corpus: Corpus) -> pa.Table:
+    from kxbatch.kernels.hub_measures import top_hubs
+
+    rows = top_hubs(graph.reduced, min(LISTED, len(graph.reduced)))
+    rows = rows[graph.reduced[rows] > 0]
+    columns = {"rank": pa.array(np.arange(1, len(rows) + 1, dtype=np.int32)), "id": corpus.names(rows)}
+    columns["k_occurrence"] = pa.array(graph.reduced[rows].astype(np.int32))
+    return pa.table(columns | _places(rows, corpus))
+
+
+def _antihubs(graph: _Graph, corpus: Corpus) -> pa.Table:
+    """Rows that no list has; evenly spaced ones when there are many."""
+    rows = np.flatnonzero((graph.reduced == 0) & graph.usable)
+    if len(rows) > LISTED:
+        rows = rows[np.linspace(0, len(rows) - 1, LISTED).round().astype(np.int64)]
+    return pa.table({"id": corpus.names(rows)} | _places(rows, corpus))
+
+
+def _places(rows: Ints, corpus: Corpus) -> dict[str, pa.Array]:
+    firsts = np.array([first for _, first, _ in corpus.shards], np.int64)
+    numbers = np.array([number for number, _, _ in corpus.shards], np.int64)
+    which = np.searchsorted(firsts, rows, side="right") - 1
+    return {
+        "shard": pa.array(numbers[which].astype(np.int32)),
+        "row": pa.array((rows - firsts[which]).astype(np.int32)),
+    }
+
+
+def _patches(graph: _Graph, corpus: Corpus) -> Iterator[Patch]:
+    for number, first, rows in corpus.shards:
+        part = slice(first, first + rows)
+        indices = graph.indices[part]
+        arrays: Arrays = {"indices": indices, "scores": graph.scores[part]}
+        yield Patch(number, arrays | {"counts": graph.reduced[part].astype(np.int32)}, indices)

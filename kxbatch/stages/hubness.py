@@ -1,0 +1,287 @@
+"""`hubness`: the exact nearest-neighbour graph of a corpus, who is in everybody's list, and what a reduction does about it.
+
+`N_k(i)` counts the lists that row i is in. Its mean is k; where it is skewed, a few *hubs* answer every query and *antihubs* none
+(Radovanovic et al. 2010).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pydantic import Field, model_validator
+
+from kxbatch.data.arrays import Arrays
+from kxbatch.spec.model import StageConfig
+from kxbatch.stages.base import (
+    Artifact,
+    Column,
+    Context,
+    Corpus,
+    FoldStage,
+    Mapped,
+    PairsStage,
+    Patch,
+    Phase,
+    Side,
+)
+from kxbatch.stages.rows import rejections, usable_vectors
+
+Reduction = Literal[
+    "none",
+    "centering",
+    "csls",
+    "localized-centering",
+    "local-scaling",
+    "nicdm",
+    "mutual-proximity",
+    "mutual-proximity-empirical",
+    "dissimlocal",
+]
+MEAN = "mean.safetensors"
+LISTED = 50
+
+
+class HubnessConfig(StageConfig):
+    """Audits a vector column for hubs."""
+
+    kind: Literal["hubness"] = "hubness"
+    column: str | None = Field(None, description="vector column; absent: the only one of the input")
+    k: int = Field(10, ge=1, description="length of the neighbour lists")
+    metric: Literal["cosine", "inner", "euclidean"] = Field("cosine", description="what near means")
+    reduction: Reduction = Field("none", description="how the lists are rescored against hubs")
+    candidates: int = Field(100, ge=1, description="length of the lists that a reduction rescores")
+    hub_factor: float = Field(2.0, gt=0, description="a hub is in at least hub_factor * k lists")
+    block_rows: int = Field(32_768, ge=1, description="rows of one block; two blocks are in memory at once")
+    ann: Literal["pynndescent"] | None = Field(None, description="approximate search for large corpora; absent: exact")
+    ann_above: int = Field(150_000, ge=1, description="rows above which `ann` is used")
+
+    @model_validator(mode="after")
+    def _reduction_fits_metric(self) -> HubnessConfig:
+        from kxbatch.kernels.hub_reductions import check_reduction
+
+        check_reduction(self.reduction, self.metric)
+        return self
+
+    @property
+    def rescores(self) -> bool:
+        """Whether the reduction works on candidate lists."""
+        return self.reduction not in ("none", "centering")
+
+    @property
+    def width(self) -> int:
+        """Length of the lists that are searched for."""
+        return max(self.candidates, self.k) if self.rescores else self.k
+
+
+class Hubness(FoldStage[HubnessConfig], PairsStage[HubnessConfig]):
+    """Pairs: candidate lists. Conclusion: N_k over all lists. Map: every row's own neighbours and counts."""
+
+    config_type = HubnessConfig
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """Centring learns the mean first."""
+        return ("fold", "pairs", "map") if self.config.reduction == "centering" else ("pairs", "map")
+
+    @classmethod
+    def reads(cls, config: HubnessConfig) -> Column:
+        """A vector column."""
+        return Column(config.column, "vector")
+
+    @classmethod
+    def adds(cls, config: HubnessConfig) -> tuple[Column, ...]:
+        """Neighbour lists and counts."""
+        names = ("neighbor_ids", "neighbor_scores", "k_occurrence", "is_hub", "is_antihub")
+        return tuple(Column(name, "other") for name in names)
+
+    def semantic(self, phase: Phase) -> dict[str, Any]:
+        """What counts as a hub does not change the lists; how rows are blocked changes nothing."""
+        if phase == "fold":
+            return {}
+        config = self.config
+        lists: dict[str, Any] = {
+            "metric": config.metric,
+            "width": config.width,
+            "centre": config.reduction == "centering",
+        }
+        lists |= {"ann": [config.ann, config.ann_above] if config.ann else None}
+        if phase == "pairs":
+            return lists | {"statistics": [config.reduction, config.k] if config.rescores else None}
+        return lists | {
+            "k": config.k,
+            "reduction": config.reduction,
+            "hub_factor": config.hub_factor,
+            "keep": config.keep,
+        }
+
+    def fold(self, table: pa.Table, context: Context) -> Arrays:
+        """Sum of the usable vectors, for centring."""
+        vectors, _, _ = usable_vectors(table, self.column, nonzero=self.config.metric == "cosine")
+        return {"n": np.array(len(vectors)), "total": vectors.sum(axis=0, dtype=np.float64)}
+
+    def merge(self, a: Arrays, b: Arrays) -> Arrays:
+        """Sum of both."""
+        if int(a["n"]) == 0 or int(b["n"]) == 0:
+            return b if int(a["n"]) == 0 else a
+        return {"n": a["n"] + b["n"], "total": a["total"] + b["total"]}
+
+    def drift(self, pinned: Arrays, current: Arrays) -> float:
+        """The centre stays where it was pinned."""
+        return 0.0
+
+    def fit(self, pinned: Arrays, current: Arrays) -> Artifact:
+        """The mean."""
+        return Artifact({MEAN: {"mean": pinned["total"] / max(1, int(pinned["n"]))}})
+
+    def block_rows(self, rows: int) -> int:
+        """Approximate search wants all rows at once."""
+        config = self.config
+        return max(rows, 1) if config.ann and rows > config.ann_above else config.block_rows
+
+    def pair(self, a: pa.Table, b: pa.Table | None, context: Context) -> tuple[Arrays, Arrays]:
+        """Candidate lists, with row numbers of the other table."""
+        from kxbatch.kernels.knn import knn_graph, knn_pair
+
+        config = self.config
+        x, mask_a, _ = self._usable(a, context)
+        if b is None:
+            if config.ann and len(x) > config.ann_above:
+                from kxbatch.kernels.approximate import approximate_graph
+
+                near, recall = approximate_graph(x, config.width, config.metric, context.threads, context.seed)
+                extra = {"recall": np.array(recall)}
+            else:
+                near, extra = knn_graph(x, config.width, metric=config.metric, threads=context.threads), {}
+            return _spread(near, mask_a, mask_a, config.metric) | _directions(x) | extra, {}
+        y, mask_b, _ = self._usable(b, context)
+        if len(x) == 0 or len(y) == 0:
+            width = config.width
+            return _no_lists(mask_a, width, config.metric), _no_lists(mask_b, width, config.metric)
+        forward, backward = knn_pair(
+            x, y, config.width, metric=config.metric, threads=context.threads, offset_a=0, offset_b=0
+        )
+        return _spread(forward, mask_a, mask_b, config.metric), _spread(backward, mask_b, mask_a, config.metric)
+
+    def gather(
+        self,
+        start: int,
+        sides: Sequence[Side],
+        corpus: Callable[[], Iterator[tuple[int, pa.Table]]],
+        context: Context,
+    ) -> Arrays:
+        """Best candidates over all blocks, and what the reduction keeps of every row."""
+        from kxbatch.kernels.hub_reductions import row_statistics
+        from kxbatch.kernels.knn import Neighbors, merge
+
+        config = self.config
+        lists = []
+        for side in sides:
+            indices = side.arrays["indices"].astype(np.int64)
+            lists.append(Neighbors(np.where(indices >= 0, indices + side.start, -1), side.arrays["scores"]))
+        best = merge(lists, config.width, metric=config.metric)
+        out = {"indices": best.indices, "scores": best.scores, "statistics": np.empty((len(best.indices), 0))}
+        if config.reduction == "dissimlocal":
+            out["statistics"] = self._local_spread(start, best.indices[:, : config.k], corpus, context)
+        elif config.rescores:
+            out["statistics"] = row_statistics(config.reduction, config.metric, best.indices, best.scores, config.k)
+        own = next(side.arrays for side in sides if "unit_sum" in side.arrays)
+        return out | {name: own[name] for name in ("usable", "unit_sum", "units", "recall") if name in own}
+
+    def conclude(self, corpus: Corpus, context: Context) -> tuple[Artifact, Iterator[Patch]]:
+        """N_k over all lists, before and after the reduction. Holds k numbers a row, and one block of candidates."""
+        from kxbatch.stages.hub_conclusion import conclude_hubness
+
+        return conclude_hubness(self.config, self.column, corpus)
+
+    def map(self, table: pa.Table, context: Context) -> Mapped:
+        """Every row's neighbours, by id, and how often it is a neighbour."""
+        _, mask, rejected = self._usable(table, context)
+        patch, config = context.patch, self.config
+        assert context.ids is not None
+        names = context.ids(patch["indices"][mask])
+        kind = pa.list_(pa.field("element", names.type), config.k)
+        scores = pa.array(patch["scores"][mask].reshape(-1), mask=(patch["indices"][mask] < 0).reshape(-1))
+        counts = patch["counts"][mask]
+        columns = {
+            "neighbor_ids": pa.FixedSizeListArray.from_arrays(names, type=kind),
+            "neighbor_scores": pa.FixedSizeListArray.from_arrays(
+                scores, type=pa.list_(pa.field("element", pa.float32()), config.k)
+            ),
+            "k_occurrence": pa.array(counts),
+            "is_hub": pa.array(counts >= config.hub_factor * config.k),
+            "is_antihub": pa.array(counts == 0),
+        }
+        return Mapped(columns, rejected)
+
+    def _usable(self, table: pa.Table, context: Context) -> tuple[Any, npt.NDArray[np.bool_], Any]:
+        """Vectors to search among; centring can make a vector zero, which has no direction either."""
+        cosine = self.config.metric == "cosine"
+        vectors, mask, rejected = usable_vectors(table, self.column, nonzero=cosine)
+        if self.config.reduction == "centering" and len(vectors):
+            from kxbatch.kernels.hub_centroids import center
+
+            assert context.artifact is not None
+            vectors = center(vectors, context.artifact(MEAN)["mean"])
+            zero = ~vectors.any(axis=1)
+            if cosine and zero.any():
+                reasons = np.full(len(mask), "", object)
+                reasons[np.flatnonzero(mask)[zero]] = "zero-vector"
+                words = {"zero-vector": f"column '{self.column}' equals the mean: it has no direction once centred"}
+                rejected = sorted([*rejected, *rejections(table, reasons, words)], key=lambda r: r.row)
+                vectors, mask = vectors[~zero], mask & (reasons == "")
+        return vectors, mask, rejected
+
+    def _local_spread(
+        self,
+        start: int,
+        near: npt.NDArray[np.int64],
+        corpus: Callable[[], Iterator[tuple[int, pa.Table]]],
+        context: Context,
+    ) -> npt.NDArray[np.float64]:
+        """Squared distance of every row to the centre of its neighbours; reads the corpus once more, shard by shard."""
+        from kxbatch.kernels.hub_centroids import accumulate_centroids, local_spread
+        from kxbatch.kernels.whitening import normalize
+
+        own: list[Any] = []
+        sums: npt.NDArray[np.float64] | None = None
+        for first, table in corpus():
+            vectors, mask, _ = self._usable(table, context)
+            placed = np.zeros((len(mask), vectors.shape[1]))
+            placed[mask] = normalize(vectors.astype(np.float64)) if self.config.metric == "cosine" else vectors
+            sums = np.zeros((len(near), vectors.shape[1])) if sums is None else sums
+            accumulate_centroids(sums, near, placed, first)
+            if start <= first < start + len(near):
+                own.append(placed)
+        assert sums is not None
+        return local_spread(np.concatenate(own), sums, near)
+
+
+def _spread(near: Any, mask: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_], metric: str) -> Arrays:
+    """Lists of the usable rows -> lists of all rows; row numbers of the usable rows -> of all rows."""
+    rows = np.flatnonzero(other)
+    out = _no_lists(mask, near.indices.shape[1], metric)
+    out["scores"][mask] = near.scores
+    if len(rows):
+        out["indices"][mask] = np.where(near.indices >= 0, rows[near.indices], -1)
+    return out
+
+
+def _no_lists(mask: npt.NDArray[np.bool_], width: int, metric: str) -> Arrays:
+    """Lists of padding only."""
+    padding = np.inf if metric == "euclidean" else -np.inf
+    indices = np.full((len(mask), width), -1, np.int32)
+    return {"indices": indices, "scores": np.full((len(mask), width), padding), "usable": mask}
+
+
+def _directions(x: npt.NDArray[np.float32]) -> Arrays:
+    """Sum of the unit vectors: the mean cosine over all pairs follows from it."""
+    norms = np.sqrt(np.einsum("ij,ij->i", x, x, dtype=np.float64))
+    units = x[norms > 0] / norms[norms > 0, None]
+    return {"unit_sum": units.sum(axis=0), "units": np.array(len(units))}
+
+
+STAGE = Hubness

@@ -1,0 +1,65 @@
+"""Rows a stage can use, and reasons for the others: what every stage over vectors needs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from kxbatch.data.quarantine import Rejected
+from kxbatch.data.vectors import lengths, to_numpy
+
+Vectors = npt.NDArray[np.float32]
+
+
+def usable_vectors(
+    table: pa.Table, column: str, *, nonzero: bool = False
+) -> tuple[Vectors, npt.NDArray[np.bool_], list[Rejected]]:
+    """The vectors of a column that can be computed with.
+
+    A null, a length other than the most common one, NaN, infinity and (on request) a zero vector set a row aside.
+
+    Args:
+        table: has `id` and the column.
+        column: a vector column.
+        nonzero: zero vectors cannot be used either (cosine).
+
+    Returns:
+        float32 `[m, d]` vectors of the good rows; bool `[n]` which rows are good; the others with their reasons.
+
+    Raises:
+        DataError: the column holds no vectors.
+    """
+    values = table.column(column)
+    length = lengths(values)
+    counts = np.unique(length[length >= 0], return_counts=True)
+    dim = int(counts[0][np.argmax(counts[1])]) if len(counts[0]) else 0
+    reasons = np.full(len(length), "", object)
+    reasons[length < 0] = "null-vector"
+    reasons[(length >= 0) & (length != dim)] = "vector-length"
+    kept = np.flatnonzero(length == dim)
+    vectors = to_numpy(values if len(kept) == len(length) else values.take(pa.array(kept)), column)
+    finite = np.isfinite(vectors).all(axis=1)
+    reasons[kept[~finite]] = "not-finite"
+    good = finite
+    if nonzero:
+        zero = ~vectors.any(axis=1)
+        reasons[kept[zero & finite]] = "zero-vector"
+        good = finite & ~zero
+    words = {
+        "null-vector": f"column '{column}' is null",
+        "vector-length": f"column '{column}': length differs from {dim}, the most common one of this shard",
+        "not-finite": f"column '{column}' has NaN or infinite elements",
+        "zero-vector": f"column '{column}' is a zero vector, which has no direction (cosine)",
+    }
+    mask = reasons == ""
+    return (vectors if good.all() else vectors[good]), mask, rejections(table, reasons, words)
+
+
+def rejections(table: pa.Table, reasons: npt.NDArray[Any], words: dict[str, str]) -> list[Rejected]:
+    """One `Rejected` for each row that has a reason (empty string: none)."""
+    rows = np.flatnonzero(reasons != "")
+    ids = table.column("id")
+    return [Rejected(int(r), str(ids[int(r)].as_py()), str(reasons[r]), words[str(reasons[r])]) for r in rows]
