@@ -24,6 +24,7 @@ def assign(job: Job, node: Node, corpus: CorpusPlan, *, run: str, token: int) ->
         "configuration": json.dumps(config.semantic()),
     }
     return Assignment(
+        base=str(job.base),
         output=job.output.path,
         job=job.spec.job.name,
         run=run,

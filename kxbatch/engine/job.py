@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,8 +57,15 @@ def load_job(
     raw = dict(source) if isinstance(source, Mapping) else read_toml(Path(source))
     origin = "job" if is_mapping else str(source)
     found = os.environ if environment is None else environment
+    make_importable(Path.cwd())
     spec = parse_job(raw, config_types(), origin=origin, environment=found, overrides=overrides)
     return Job(spec, origin, Path.cwd())
+
+
+def make_importable(base: Path) -> None:
+    """Let `callable:module:function` name a module beside the job, here and on workers."""
+    if str(base) not in sys.path:
+        sys.path.append(str(base))
 
 
 @dataclass(frozen=True)

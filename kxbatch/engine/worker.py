@@ -13,6 +13,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -25,6 +26,7 @@ from kxbatch.data.quarantine import Rejected, publish_quarantine
 from kxbatch.data.receipts import Receipt, write_receipt
 from kxbatch.data.storage import Folder, Published
 from kxbatch.engine.corpus import read_source
+from kxbatch.engine.job import make_importable
 from kxbatch.engine.lease import check_token
 from kxbatch.engine.units import Unit
 from kxbatch.errors import BudgetExceeded, ConfigError, DataError, FatalError
@@ -40,6 +42,7 @@ ARTIFACT = "_artifact"
 class Assignment:
     """Everything a worker must know about its stage; plain data, so that it crosses processes."""
 
+    base: str
     output: str
     job: str
     run: str
@@ -84,6 +87,7 @@ class Worker:
 
     def __init__(self, assignment: Assignment) -> None:
         self._a = assignment
+        make_importable(Path(assignment.base))
         kind = stage_types()[assignment.config["kind"]]
         config = kind.config_type.model_validate(assignment.config)
         self._stage: Stage[Any] = kind(config, assignment.column)
@@ -101,9 +105,8 @@ class Worker:
         context = self._context(unit)
         try:
             result = self._work(unit, context)
-            publish_quarantine(
-                self._folder, unit.key, result.rejected, run=self._a.run, name=self._a.stage
-            ) if unit.phase == "map" else None
+            if unit.phase == "map":
+                publish_quarantine(self._folder, unit.key, result.rejected, run=self._a.run, name=self._a.stage)
             receipt = Receipt(
                 phase=unit.phase,
                 key=unit.key,

@@ -95,7 +95,10 @@ class Embed(Stage[EmbedConfig]):
         good = texts.filter(pa.array(reasons == ""))
         encoded = self._encoder.encode(good.to_pylist())
         context.counters["truncated_texts"] += int(encoded.truncated.sum())
-        return Mapped({"embedding": to_arrow(encoded.vectors)}, rejections(table, reasons, words))
+        finite = np.isfinite(encoded.vectors).all(axis=1)
+        reasons[np.flatnonzero(reasons == "")[~finite]] = "not-finite"
+        words["not-finite"] = f"the encoder '{self.config.model}' gave NaN or infinite elements"
+        return Mapped({"embedding": to_arrow(encoded.vectors[finite])}, rejections(table, reasons, words))
 
 
 STAGE = Embed

@@ -64,6 +64,8 @@ class HubnessConfig(StageConfig):
         from kxbatch.kernels.hub_reductions import check_reduction
 
         check_reduction(self.reduction, self.metric)
+        if self.ann is not None and self.metric == "inner":
+            raise ValueError("ann: NN-descent has no inner product; use metric 'cosine' or 'euclidean', or no ann")
         return self
 
     @property
@@ -149,7 +151,7 @@ class Hubness(FoldStage[HubnessConfig], PairsStage[HubnessConfig]):
         config = self.config
         x, mask_a, _ = self._usable(a, context)
         if b is None:
-            if config.ann and len(x) > config.ann_above:
+            if config.ann and config.metric != "inner" and len(x) > config.ann_above:
                 from kxbatch.kernels.approximate import approximate_graph
 
                 near, recall = approximate_graph(x, config.width, config.metric, context.threads, context.seed)

@@ -1,0 +1,142 @@
+"""Reads an output folder into what a report shows. Absent files are absent sections, broken ones errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from kxbatch.errors import DataError
+from kxbatch.report import RowId, Texts
+from kxbatch.report.neighbourhood import Neighbourhood, RowList, listed_rows, neighbourhoods, tell_elsewhere
+from kxbatch.report.quarantine import Reason, reasons
+from kxbatch.report.record import Hubness, Measures, Record, Run, Spectrum
+from kxbatch.report.wording import GAP
+
+R = TypeVar("R", bound=Record)
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One k-nearest-neighbour graph of the job, and what to call it."""
+
+    label: str
+    about: str
+    measures: Measures
+    mean_cosine: float | None
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Everything a report is made of.
+
+    Attributes:
+        run: the run record.
+        graphs: every graph that was audited, in job order; a reduced graph follows its raw one.
+        isotropy: label and mean cosine of every measured set of vectors, in job order.
+        spectra: name and spectrum of every whiten stage, in job order.
+        lists: top hubs and antihubs of the first and the last hubness stage.
+        neighbours: a few rows and whom they find, in the first and the last hubness stage.
+        quarantine: rows set aside, by reason, most frequent first.
+        texts: text of every row id that is shown and known.
+    """
+
+    run: Run
+    graphs: tuple[Graph, ...] = ()
+    isotropy: tuple[tuple[str, float], ...] = ()
+    spectra: tuple[tuple[str, Spectrum], ...] = ()
+    lists: tuple[RowList, ...] = ()
+    neighbours: tuple[Neighbourhood, ...] = ()
+    quarantine: tuple[Reason, ...] = ()
+    texts: dict[RowId, str] = field(default_factory=dict)
+
+    @property
+    def compared(self) -> tuple[Graph, ...]:
+        """The graphs before and after: the first and the last, or the only one, or none."""
+        return self.graphs if len(self.graphs) < 2 else (self.graphs[0], self.graphs[-1])
+
+
+def read(output: Path, texts: Texts | None = None) -> Contents:
+    """Read an output folder.
+
+    Args:
+        output: folder that a run has written.
+        texts: looks up the texts of row ids; called once at most, with the ids that are shown.
+
+    Raises:
+        DataError: `run.json` is missing, or a file is not what a run writes.
+    """
+    run = _load(output / "run.json", Run)
+    if run is None:
+        raise DataError(f"{output}: no run.json here, so this is not the output of a run; name the folder of one")
+    order = [str(stage.get("name")) for stage in run.job.get("stage", ())]
+    audits = _artifacts(output, run.stage_names("hubness"), "hubness.json", Hubness)
+    spectra = _artifacts(output, run.stage_names("whiten"), "spectrum.json", Spectrum)
+    ends = _ends([name for name, _ in audits])
+    lists = tell_elsewhere(output, [one for name in ends for one in listed_rows(output / name)], ends)
+    shown = neighbourhoods(output, lists, ends)
+    return Contents(
+        run=run,
+        graphs=tuple(graph for name, audit in audits for graph in _graphs(name, audit)),
+        isotropy=tuple(_isotropy(audits, spectra, order)),
+        spectra=tuple(spectra),
+        lists=tuple(lists),
+        neighbours=tuple(shown),
+        quarantine=tuple(reasons(output, [stage.name for stage in run.stages])),
+        texts=_texts(texts, lists, shown),
+    )
+
+
+def _load(path: Path, kind: type[R]) -> R | None:
+    """The record in a JSON file, or None where there is no such file."""
+    if not path.is_file():
+        return None
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise DataError(f"{path}: {where}: {first['msg']}; run the job again to write it anew") from error
+
+
+def _artifacts(output: Path, names: Iterable[str], file: str, kind: type[R]) -> list[tuple[str, R]]:
+    loaded = [(name, _load(output / name / "_artifact" / file, kind)) for name in names]
+    return [(name, record) for name, record in loaded if record is not None]
+
+
+def _ends(names: Sequence[str]) -> list[str]:
+    return list(names) if len(names) < 2 else [names[0], names[-1]]
+
+
+def _graphs(name: str, audit: Hubness) -> list[Graph]:
+    about = ", ".join(part for part in (audit.column, audit.metric, f"k{GAP}={GAP}{audit.k}") if part)
+    named = ((name, audit.raw), (f"{name} + {audit.reduction}", audit.reduced))
+    return [Graph(label, about, found, audit.mean_cosine) for label, found in named if found is not None]
+
+
+def _isotropy(
+    audits: Sequence[tuple[str, Hubness]], spectra: Sequence[tuple[str, Spectrum]], order: Sequence[str]
+) -> list[tuple[str, float]]:
+    """Mean cosines in job order; what the first whiten stage read stands for "before" when no audit does."""
+    measured = [(name, audit, audit.mean_cosine) for name, audit in audits if audit.mean_cosine is not None]
+    points = [(f"{audit.column} ({name})" if audit.column else name, cosine) for name, audit, cosine in measured]
+    if len(points) > 1 or not spectra:
+        return points
+    name, spectrum = spectra[0]
+    audited_before = any(order.index(audited) < order.index(name) for audited, _, _ in measured)
+    if spectrum.mean_cosine is None or audited_before:
+        return points
+    return [(f"what {name} reads", spectrum.mean_cosine), *points]
+
+
+def _texts(texts: Texts | None, lists: Sequence[RowList], shown: Sequence[Neighbourhood]) -> dict[RowId, str]:
+    """The texts of every id on the page, asked for in one call, each id once, in the order of the page."""
+    if texts is None:
+        return {}
+    ids = [row.id for rows in lists for row in rows.rows]
+    for one in shown:
+        ids += [one.id, *(neighbour for _, published in one.sides for neighbour, _ in published.found)]
+    return dict(texts(list(dict.fromkeys(ids)))) if ids else {}

@@ -1,0 +1,61 @@
+"""Fixtures of tests over whole jobs: a small corpus, a cheap and deterministic encoder, and one Ray for the session."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support import write_texts
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+ENCODER = '''
+"""Vectors from character trigrams: cheap, deterministic, and near for near texts."""
+import zlib
+import numpy as np
+
+def embed(texts):
+    out = np.zeros((len(texts), 16), np.float32)
+    for row, text in enumerate(texts):
+        for i in range(max(1, len(text) - 2)):
+            out[row, zlib.crc32(text[i:i + 3].encode()) % 16] += 1 + zlib.crc32(text[i:i + 3].encode()) / 2**33
+    return out
+'''
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    """One local Ray for all tests that want one."""
+    import logging
+
+    import ray
+
+    ray.init(
+        num_cpus=4,
+        object_store_memory=200 * 2**20,
+        include_dashboard=False,
+        logging_level=logging.ERROR,
+        log_to_driver=False,
+    )
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to work in, with the cheap encoder importable as `trigrams`."""
+    (tmp_path / "trigrams.py").write_text(ENCODER)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def corpus(workplace: Path) -> Path:
+    """Three JSONL files of 40 short texts each."""
+    for number in range(3):
+        write_texts(workplace / f"data/texts-{number}.jsonl", number * 40, 40)
+    return workplace / "data"
