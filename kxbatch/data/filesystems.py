@@ -1,0 +1,161 @@
+"""Where bytes live: one address form for local folders and object stores, one place that opens them."""
+
+from __future__ import annotations
+
+import errno
+import os
+from datetime import timedelta
+from functools import lru_cache
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pyarrow.fs as pafs
+
+from kxbatch.errors import ConfigError, DataError, KxbatchError, RetryableError, nearest
+
+SCHEMES = ("file", "gs", "s3")
+CONNECT_TIMEOUT_S = 5.0
+REQUEST_TIMEOUT_S = 30.0
+ATTEMPTS = 5
+
+# What a busy or broken path to the storage says; trying again may help. Everything else is about the data.
+_PASSING = {
+    errno.EIO, errno.EAGAIN, errno.EINTR, errno.EBUSY, errno.ETIMEDOUT, errno.ECONNRESET, errno.ECONNREFUSED,
+    errno.ECONNABORTED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ESTALE, errno.EMFILE, errno.ENFILE,
+}  # fmt: skip
+_GONE_WORDS = ("NO_SUCH_", "RESOURCE_NOT_FOUND")
+_DENIED_WORDS = ("ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH")
+_REMOTE_WORDS = ("AWS Error", "google::cloud", "curl")
+
+
+def absolute(url: str, base: Path | None) -> str:
+    """The one canonical address of a file or folder, good in any working folder.
+
+    Args:
+        url: a path (absolute, relative, with `~`), or a `file://`, `s3://` or `gs://` URL.
+        base: folder that relative paths start from; the working folder when None.
+
+    Returns:
+        An absolute local path without `.`, `..` or a final slash, or `scheme://bucket/key`.
+
+    Raises:
+        ConfigError: unknown scheme, no bucket, a `file://` URL of another host, an unknown `~user`.
+    """
+    scheme, rest = _split(url)
+    if scheme in ("s3", "gs"):
+        rest = rest.rstrip("/")
+        if not rest or rest.startswith("/"):
+            raise ConfigError(f"{url!r} names no bucket; write {scheme}://BUCKET/KEY")
+        return f"{scheme}://{rest}"
+    if scheme == "file":
+        rest = _file_url_path(url)
+    try:
+        path = Path(rest).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(f"path {url!r}: {error}") from error
+    # normpath, not resolve: a symbolic link keeps the name the user gave it.
+    return os.path.normpath((base or Path.cwd()).absolute() / path)
+
+
+def resolve(url: str, base: Path | None) -> tuple[pafs.FileSystem, str]:
+    """Opens the file system that an address lives on.
+
+    Object stores get 5 attempts, 5 s to connect and 30 s a request; `AWS_ENDPOINT_URL` points `s3://` at
+    another server. Nothing is listed or read here.
+
+    Args:
+        url: as in `absolute`.
+        base: as in `absolute`.
+
+    Returns:
+        The file system and the path on it.
+
+    Raises:
+        ConfigError: as in `absolute`.
+        RetryableError: the region of an S3 bucket could not be looked up.
+    """
+    address = absolute(url, base)
+    scheme, rest = _split(address)
+    if scheme == "s3":
+        endpoint = os.environ.get("AWS_ENDPOINT_URL", "")
+        region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or ""
+        if not region and not endpoint:
+            region = _bucket_region(rest.split("/", 1)[0])
+        return _s3(endpoint, region or "us-east-1"), rest
+    if scheme == "gs":
+        return _gcs(), rest
+    return pafs.LocalFileSystem(), address
+
+
+def is_local(filesystem: pafs.FileSystem) -> bool:
+    """Whether the paths of a file system are paths of this machine."""
+    return isinstance(filesystem, pafs.LocalFileSystem)
+
+
+def storage_error(error: Exception, url: str) -> KxbatchError:
+    """Sorts a failed file operation by what should happen next.
+
+    Args:
+        error: what pyarrow or the system raised.
+        url: the file or folder it was about.
+
+    Returns:
+        ConfigError for missing rights, RetryableError for passing faults, DataError for everything else.
+    """
+    text = str(error)
+    if isinstance(error, FileNotFoundError) or any(word in text for word in _GONE_WORDS):
+        return DataError(f"{url}: there is no such file any more; restore it or plan again ({error})")
+    if isinstance(error, PermissionError) or any(word in text for word in _DENIED_WORDS):
+        return ConfigError(f"{url}: no permission to read it ({error})")
+    passing = getattr(error, "errno", None) in _PASSING or any(word in text for word in _REMOTE_WORDS)
+    return RetryableError(f"{url}: {error}") if passing else DataError(f"{url}: {error}")
+
+
+def _split(url: str) -> tuple[str, str]:
+    """Scheme (`""` for a plain path) and what follows it."""
+    scheme, separator, rest = url.partition("://")
+    if not separator or "/" in scheme:
+        return "", url
+    if scheme not in SCHEMES:
+        known = ", ".join(f"{name}://" for name in SCHEMES)
+        raise ConfigError(
+            f"{url!r}: unknown scheme {scheme!r}; allowed are {known} and plain paths{nearest(scheme, SCHEMES)}"
+        )
+    return scheme, rest
+
+
+def _file_url_path(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.netloc not in ("", "localhost"):
+        raise ConfigError(f"{url!r} is a file of another host ({parts.netloc!r}); write file:///PATH")
+    return unquote(url.split("://", 1)[1].removeprefix("localhost"))
+
+
+@lru_cache(maxsize=16)
+def _s3(endpoint: str, region: str) -> pafs.FileSystem:
+    server = urlsplit(endpoint if "://" in endpoint else f"https://{endpoint}")
+    return pafs.S3FileSystem(
+        region=region,
+        endpoint_override=server.netloc or None,
+        scheme=server.scheme,
+        connect_timeout=CONNECT_TIMEOUT_S,
+        request_timeout=REQUEST_TIMEOUT_S,
+        retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
+    )
+
+
+@lru_cache(maxsize=256)
+def _bucket_region(bucket: str) -> str:
+    try:
+        return str(pafs.resolve_s3_region(bucket))
+    except OSError as error:
+        if "not found" in str(error):
+            raise ConfigError(f"s3://{bucket}: there is no such bucket") from error
+        raise RetryableError(
+            f"s3://{bucket}: cannot find its region ({error}); set AWS_REGION, or AWS_ENDPOINT_URL for another server"
+        ) from error
+
+
+@lru_cache(maxsize=1)
+def _gcs() -> pafs.FileSystem:
+    return pafs.GcsFileSystem(retry_time_limit=timedelta(seconds=REQUEST_TIMEOUT_S))
