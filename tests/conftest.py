@@ -34,7 +34,7 @@ def ray_session() -> Iterator[None]:
     import ray
 
     ray.init(
-        num_cpus=4,
+        num_cpus=2,
         object_store_memory=200 * 2**20,
         include_dashboard=False,
         logging_level=logging.ERROR,

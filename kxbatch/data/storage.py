@@ -25,6 +25,7 @@ from kxbatch.data.filesystems import absolute
 from kxbatch.errors import ConfigError, FatalError
 
 TEMPORARY = ".tmp-"
+_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ class Folder:
             FatalError: the disk is full, read-only or out of quota.
         """
         target = self.file(name)
-        with _disk_errors(target):
+        with disk_errors(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             temporary = target.parent / f"{TEMPORARY}{target.name}-{secrets.token_hex(4)}"
             try:
@@ -167,7 +168,7 @@ class Folder:
             Whether this call made it.
         """
         target = self.file(name)
-        with _disk_errors(target):
+        with disk_errors(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             temporary = target.parent / f"{TEMPORARY}{target.name}-{secrets.token_hex(4)}"
             try:
@@ -195,7 +196,7 @@ def output_folder(url: str, base: Path) -> Folder:
     """The folder an output is written to.
 
     Raises:
-        ConfigError: the place is not a local path.
+        ConfigError: the place is not a local path, or a file stands where a folder is needed.
     """
     scheme, separator, _ = url.partition("://")
     if separator and scheme != "file":
@@ -203,7 +204,11 @@ def output_folder(url: str, base: Path) -> Folder:
             f"output '{url}': outputs are written to local or mounted folders so far; "
             f"{scheme}:// works for [input] path. Write locally and copy the folder"
         )
-    return Folder(absolute(url, base))
+    path = Path(absolute(url, base))
+    standing = next(p for p in (path, *path.parents) if p.exists())
+    if not standing.is_dir():
+        raise ConfigError(f"output '{url}': {standing} is a file; choose a folder as job.output")
+    return Folder(str(path))
 
 
 def _write_synced(path: Path, write: Callable[[Any], None]) -> Published:
@@ -224,12 +229,16 @@ def _sync_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _disk_errors(target: Path) -> Iterator[None]:
-    """A disk that takes no more is no shard's fault: stop the run and say so."""
+def disk_errors(target: Path) -> Iterator[None]:
+    """A disk that takes no more is no shard's fault: stop the run and say so.
+
+    Raises:
+        FatalError: full, read-only, out of quota, over the file size limit, or not permitted.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+        if error.errno in _REFUSALS:
             raise FatalError(
                 f"{target}: cannot be written: {os.strerror(error.errno)}; "
                 "make room or mend the permissions, then run the same command again: finished shards are kept"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -25,7 +25,7 @@ from kxbatch.data.sources import Cut, ReadOptions, SourceFile, SourceScan, disco
 from kxbatch.data.storage import Folder
 from kxbatch.data.vectors import is_vector
 from kxbatch.engine.job import Job
-from kxbatch.errors import ConfigError, DataError
+from kxbatch.errors import ConfigError, DataError, nearest
 from kxbatch.spec.model import InputSection
 from kxbatch.stages.base import ColumnKind
 
@@ -68,6 +68,7 @@ class CorpusPlan:
         id_hashes: of new files, where ids are a column: 64-bit hashes by URL.
         notes: what changed about the files, in words.
         broken: files that cannot be read, with the reason; the rest goes on without them.
+        lacking: of new files: the columns they have, and those of the schema they have not.
     """
 
     job: str
@@ -77,6 +78,7 @@ class CorpusPlan:
     id_hashes: dict[str, npt.NDArray[np.uint64]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     broken: dict[str, str] = field(default_factory=dict)
+    lacking: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = field(default_factory=dict)
 
     @property
     def columns(self) -> dict[str, ColumnKind]:
@@ -115,7 +117,7 @@ def plan_corpus(job: Job) -> CorpusPlan:
     """
     section = job.spec.input
     old = load_manifest(job)
-    files = discover(section.path, base=job.base, format=section.format)
+    files = discover(section.path, base=job.base, format=section.format, id_column=section.id)
     known = {source.file.url: source for source in old.sources} if old else {}
     found = {file.url: file for file in files}
     fresh = [f for f in files if f.url not in known or _changed(known[f.url].file, f)]
@@ -125,7 +127,12 @@ def plan_corpus(job: Job) -> CorpusPlan:
     schema = _schema(old, scans, section)
     sources, number, notes = _renumber(known, found, scans, old.next_shard if old else 0, section)
     hashes = {s.source.url: s.id_hashes for s in scans if s.id_hashes is not None}
-    plan = CorpusPlan(job.spec.job.name, schema, sources, number, hashes, notes, broken)
+    lacking = {
+        s.source.url: (tuple(s.schema.names), tuple(set(schema.names) - set(s.schema.names)))
+        for s in scans
+        if s.rows and s.source.format != "jsonl"  # in JSONL a key that is missing is a null
+    }
+    plan = CorpusPlan(job.spec.job.name, schema, sources, number, hashes, notes, broken, lacking)
     if plan.rows == 0:
         raise ConfigError(f"{job.origin}: input.path: {len(files)} file(s) match, but none has a row")
     if fresh and section.id is not None:
@@ -151,31 +158,60 @@ def _changed(old: SourceFile, new: SourceFile) -> bool:
 
 
 def _schema(old: CorpusPlan | None, scans: Sequence[SourceScan], section: InputSection) -> pa.Schema:
-    """The frozen schema, or the one all files agree on."""
-    schemas = {s.source.url: s.schema for s in scans if s.rows}
-    if old is not None:
-        schema = old.schema
-    else:
-        try:
-            schema = pa.unify_schemas(list(schemas.values()), promote_options="permissive")
-        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-            raise ConfigError(f"input: the files do not agree on their columns: {error}") from None
-        if section.columns is not None:
-            _check_columns(schema, section)
-            schema = pa.schema([schema.field(name) for name in section.columns])
-    for url, own in schemas.items():
+    """The frozen schema, or the one all files agree on; the id column stays in it whatever `columns` says."""
+    filled = [s for s in scans if s.rows]
+    schema = old.schema if old is not None else _agreed(filled)
+    if old is None and section.columns is not None:
+        _check_columns(schema, section)
+        offered = [*section.columns, *([section.id] if section.id else [])]
+        schema = pa.schema([field for field in schema if field.name in offered])
+    for found in filled:
         for column in schema:
-            if column.name in own.names and column_kind(own.field(column.name).type) != column_kind(column.type):
+            own = found.schema.field(column.name).type if column.name in found.schema.names else column.type
+            if column_kind(own) != column_kind(column.type) and found.source.format not in ("csv", "tsv"):
                 raise ConfigError(
-                    f"{url}: column '{column.name}' is {own.field(column.name).type}, "
-                    f"but the corpus has it as {column.type}; convert the file or leave it out"
+                    f"{found.source.url}: column '{column.name}' is {own}, but the corpus has it as {column.type}; "
+                    "convert the file or leave it out"
                 )
     return schema
 
 
-def _check_columns(schema: pa.Schema, section: InputSection) -> None:
-    from kxbatch.errors import nearest
+def _agreed(scans: Sequence[SourceScan]) -> pa.Schema:
+    """One schema for all files. Every CSV value can be read as text, so there text settles a disagreement."""
+    fields: dict[str, pa.Field] = {}
+    for found in scans:
+        for own in found.schema:
+            known = fields.get(own.name, own)
+            try:
+                fields[own.name] = pa.unify_schemas(
+                    [pa.schema([known]), pa.schema([own])], promote_options="permissive"
+                )[0]
+            except (pa.ArrowInvalid, pa.ArrowTypeError):
+                if found.source.format not in ("csv", "tsv"):
+                    raise ConfigError(
+                        f"{found.source.url}: column '{own.name}' is {own.type}, but {known.type} in another file; "
+                        "convert one of them or leave it out"
+                    ) from None
+                fields[own.name] = pa.field(own.name, pa.string())
+    return pa.schema(list(fields.values()))
 
+
+def check_readable(plan: CorpusPlan, needed: Collection[str]) -> None:
+    """Every file must have the columns that are read from it.
+
+    Args:
+        plan: of the corpus.
+        needed: columns that stages read from the input.
+
+    Raises:
+        ConfigError: naming the file, the columns and the nearest match.
+    """
+    for url, (has, lacks) in plan.lacking.items():
+        for name in sorted(set(lacks) & set(needed)):
+            raise ConfigError(f"{url}: no column '{name}'{nearest(name, has)} (has: {', '.join(has)})")
+
+
+def _check_columns(schema: pa.Schema, section: InputSection) -> None:
     for name in section.columns or ():
         if name not in schema.names and schema.names:
             raise ConfigError(

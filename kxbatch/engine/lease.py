@@ -20,7 +20,7 @@ from typing import Any
 import psutil
 
 from kxbatch.data.receipts import BOOKKEEPING
-from kxbatch.data.storage import Folder
+from kxbatch.data.storage import Folder, disk_errors
 from kxbatch.errors import FatalError, LeaseHeld
 
 NAME = f"{BOOKKEEPING}/lease.json"
@@ -128,8 +128,10 @@ def check_token(output: Folder, token: int) -> None:
 def _exclusive(output: Folder) -> Iterator[None]:
     """Read-decide-write on the lease as one step among the processes of this host and of shared POSIX file systems."""
     path = output.file(f"{BOOKKEEPING}/lease.lock")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a")
+    with file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

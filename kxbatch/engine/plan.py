@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kxbatch.data.receipts import Receipt, read_receipts
-from kxbatch.engine.corpus import plan_corpus
 from kxbatch.engine.defects import read_defects
-from kxbatch.engine.job import Job, Node, build_tree
+from kxbatch.engine.job import Job, Node
 from kxbatch.engine.phases.folding import CARD, fold_units, refit_reason
 from kxbatch.engine.phases.mapping import CONFIGURATION, map_units
 from kxbatch.engine.phases.pairing import (
@@ -22,6 +21,7 @@ from kxbatch.engine.phases.pairing import (
     read_patches,
 )
 from kxbatch.engine.phases.shards import InputShard, corpus_shards, part_shards
+from kxbatch.engine.prepare import prepare
 from kxbatch.engine.units import Judged, Unit, judge
 from kxbatch.engine.worker import ARTIFACT
 from kxbatch.spec.fingerprint import differences, fingerprint
@@ -80,8 +80,7 @@ def plan_job(job: Job, *, limit: int | None = None) -> Plan:
     Raises:
         ConfigError: the job cannot run.
     """
-    corpus = plan_corpus(job)
-    nodes = build_tree(job, corpus.columns)
+    corpus, nodes = prepare(job)
     planner = _Planner(job, nodes, corpus_shards(job, corpus, limit))
     for node in nodes:
         planner.stage(node)

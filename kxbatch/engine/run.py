@@ -12,10 +12,10 @@ from typing import Any, TextIO
 
 from kxbatch.data.receipts import Receipt
 from kxbatch.engine.assign import assign
-from kxbatch.engine.corpus import MANIFEST, CorpusPlan, plan_corpus, save_manifest
+from kxbatch.engine.corpus import MANIFEST, CorpusPlan, save_manifest
 from kxbatch.engine.defects import clear_defects, read_defects
 from kxbatch.engine.executors.base import Executor
-from kxbatch.engine.job import Job, Node, build_tree
+from kxbatch.engine.job import Job, Node
 from kxbatch.engine.lease import Lease
 from kxbatch.engine.phases.folding import Pin, fit_and_pin, fold_units
 from kxbatch.engine.phases.mapping import CONFIGURATION, map_units
@@ -31,6 +31,7 @@ from kxbatch.engine.phases.pairing import (
     save_blocks,
 )
 from kxbatch.engine.phases.shards import InputShard, corpus_shards, part_shards
+from kxbatch.engine.prepare import prepare
 from kxbatch.engine.progress import Progress
 from kxbatch.engine.record import StageRecord, publish_record
 from kxbatch.engine.scheduler import Completed, Interrupted, Scheduler, Stopped
@@ -86,15 +87,13 @@ def run_job(
         LeaseHeld: another run is at it.
     """
     started = time.monotonic()
-    corpus = plan_corpus(job)
-    nodes = build_tree(job, corpus.columns)
+    corpus, nodes = prepare(job)
     run = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
     seen = _manifest_bytes(job)
     with ExitStack() as stack:
         lease = stack.enter_context(Lease(job.output, run))
         if _manifest_bytes(job) != seen:  # another run finished between our look and our lease
-            corpus = plan_corpus(job)
-            nodes = build_tree(job, corpus.columns)
+            corpus, nodes = prepare(job)
         for path in job.output.temporaries():
             path.unlink(missing_ok=True)
         save_manifest(job.output, corpus)
@@ -202,7 +201,6 @@ class _Driver:
             done = self._units(node, assignment, "map", units)
             if done.fresh and not done.failed:
                 node.folder.publish_json(CONFIGURATION, node.stage.semantic("map") | node.identity)
-        self._scheduler.executor.finish_stage()
         self._shards[node.name] = part_shards(node.name, done.receipts)
         self._complete[node.name] = complete and not done.failed
         self._record(node, done, failed, time.monotonic() - clock, pin)

@@ -14,10 +14,10 @@ import pyarrow as pa
 
 from kxbatch.data.arrays import read_arrays
 from kxbatch.data.vectors import to_numpy
-from kxbatch.engine.corpus import plan_corpus
-from kxbatch.engine.job import Job, Node, build_tree
+from kxbatch.engine.job import Job, Node
 from kxbatch.engine.output import open_output
 from kxbatch.engine.phases.folding import STATE
+from kxbatch.engine.prepare import prepare
 from kxbatch.engine.worker import ARTIFACT
 from kxbatch.errors import ConfigError, nearest
 from kxbatch.kernels.correlation import SweepPoint, spearman, sweep
@@ -188,7 +188,7 @@ def _number(value: float | int | None) -> float | None:
 
 def _stages(job: Job, name: str | None) -> tuple[Node, Node]:
     """The whiten stage, and the embed stage that its vectors come from."""
-    nodes = build_tree(job, plan_corpus(job).columns)
+    _, nodes = prepare(job)
     by_name = {node.name: node for node in nodes}
     found = [node for node in nodes if node.config.kind == "whiten"]
     names = [node.name for node in found]

@@ -102,14 +102,16 @@ def _measures(counts: Ints, config: HubnessConfig) -> dict[str, Any] | None:
 
 def _isotropy(corpus: Corpus) -> dict[str, float | None]:
     """Mean cosine over all pairs, `(|sum u|^2 - n) / (n (n - 1))`, and the recall of an approximate search."""
-    total: Any = 0.0
+    from kxbatch.stages.hubness import UNIT
+
+    total: Any = 0
     units, recall = 0, None
     for block in range(len(corpus.starts)):
         lists = corpus.lists(block)
         if int(lists["units"]):
             total, units = total + lists["unit_sum"], units + int(lists["units"])
         recall = float(lists["recall"]) if "recall" in lists else recall
-    squared = float(np.dot(total, total)) if units else 0.0
+    squared = float(np.dot(total / UNIT, total / UNIT)) if units else 0.0
     return {"mean_cosine": (squared - units) / (units * (units - 1)) if units > 1 else None, "recall": recall}
 
 

@@ -33,9 +33,6 @@ class Executor(Protocol):
     def run(self, assignment: Assignment, resources: Resources, units: Sequence[Unit], listener: Listener) -> None:
         """Do the units; see the module."""
 
-    def finish_stage(self) -> None:
-        """The stage has no more units: free its workers."""
-
     def close(self) -> None:
         """Free everything."""
 

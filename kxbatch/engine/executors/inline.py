@@ -18,11 +18,13 @@ class InlineExecutor:
 
     def __init__(self) -> None:
         self._worker: Worker | None = None
+        self._assignment: Assignment | None = None
         self._random = random.Random(0)
 
     def run(self, assignment: Assignment, resources: Resources, units: Sequence[Unit], listener: Listener) -> None:
         """Do the units in order."""
-        self._worker = self._worker or Worker(assignment)
+        if self._worker is None or self._assignment != assignment:
+            self._assignment, self._worker = assignment, Worker(assignment)
         for unit in units:
             if listener.stopping():
                 return
@@ -40,10 +42,6 @@ class InlineExecutor:
             if attempt < attempts:
                 time.sleep(pause_before(attempt, self._random))
         return outcome
-
-    def finish_stage(self) -> None:
-        """Forget the stage's worker, and with it its model."""
-        self._worker = None
 
     def close(self) -> None:
         """Nothing is left to free."""

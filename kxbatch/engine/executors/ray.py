@@ -1,5 +1,7 @@
 """Units on Ray: one actor pool per stage, a unit in flight for each actor, the model loaded once per actor.
 
+A stage that wants the same resources as the one before takes over its processes, which saves their start.
+
 Ray restarts and retries nothing here: a worker that dies is replaced by us, and the unit it held counts one attempt, so a shard
 that kills its workers is parked instead of being tried for ever.
 """
@@ -30,12 +32,11 @@ _POLL = 0.5
 
 
 class _Actor:
-    """A worker in a process of its own."""
+    """A process that holds one worker at a time."""
 
-    def __init__(self, assignment: Assignment) -> None:
-        self._worker = Worker(assignment)
-
-    def prepare(self, unit: Unit) -> Failure | None:
+    def prepare(self, assignment: Assignment, unit: Unit) -> Failure | None:
+        if getattr(self, "_assignment", None) != assignment:
+            self._assignment, self._worker = assignment, Worker(assignment)
         return self._worker.prepare(unit)
 
     def run(self, unit: Unit, attempt: int) -> Receipt | Failure:
@@ -67,6 +68,7 @@ class RayExecutor:
         self._address = address
         self._connected = self._owner = False
         self._slots: list[_Slot] = []
+        self._held: dict[str, Any] = {}
         self._random = random.Random(0)
 
     def run(self, assignment: Assignment, resources: Resources, units: Sequence[Unit], listener: Listener) -> None:
@@ -74,8 +76,11 @@ class RayExecutor:
         self._connect()
         queue = deque(_Job(unit, 1) for unit in units)
         wanted = min(len(queue), _capacity(resources))
+        if self._held != _options(resources):
+            self._end_workers()
+        self._end_workers(beyond=resources.workers)
         for slot in self._slots:
-            self._get_ready(slot, queue[0].unit, resources)
+            self._get_ready(slot, assignment, queue[0].unit, resources)
         while len(self._slots) < wanted:
             self._slots.append(self._start(assignment, resources, queue[0].unit))
         self._loop(assignment, resources, queue, listener)
@@ -140,30 +145,27 @@ class RayExecutor:
         return True
 
     def _start(self, assignment: Assignment, resources: Resources, unit: Unit) -> _Slot:
-        options: dict[str, Any] = {"num_cpus": resources.cpus, "num_gpus": resources.gpus}
-        options |= {"max_restarts": 0, "max_task_retries": 0}
-        if resources.memory is not None:
-            options["memory"] = resources.memory
-        actor = ray.remote(_Actor).options(**options).remote(assignment)
-        slot = _Slot(actor, None, 0.0)
-        self._get_ready(slot, unit, resources)
+        self._held = _options(resources)
+        slot = _Slot(ray.remote(_Actor).options(**self._held).remote(), None, 0.0)
+        self._get_ready(slot, assignment, unit, resources)
         return slot
 
-    def _get_ready(self, slot: _Slot, unit: Unit, resources: Resources) -> None:
+    def _get_ready(self, slot: _Slot, assignment: Assignment, unit: Unit, resources: Resources) -> None:
         slot.ready, slot.job = False, None
-        slot.ref = slot.actor.prepare.remote(unit)
+        slot.ref = slot.actor.prepare.remote(assignment, unit)
         slot.deadline = time.monotonic() + resources.startup_timeout
 
-    def finish_stage(self) -> None:
-        """End the stage's workers."""
-        for slot in self._slots:
-            ray.kill(slot.actor, no_restart=True)
-        self._slots = []
+    def _end_workers(self, beyond: int | None = 0) -> None:
+        """End all workers but the first `beyond`; None: keep all."""
+        if beyond is not None:
+            for slot in self._slots[beyond:]:
+                ray.kill(slot.actor, no_restart=True)
+            del self._slots[beyond:]
 
     def close(self) -> None:
         """End the workers, and the local cluster if this executor started it."""
         if self._connected:
-            self.finish_stage()
+            self._end_workers()
             if self._owner:
                 ray.shutdown()
             self._connected = False
@@ -190,6 +192,14 @@ class RayExecutor:
                 ) from error
             self._owner = True
         self._connected = True
+
+
+def _options(resources: Resources) -> dict[str, Any]:
+    """What Ray is asked for."""
+    options: dict[str, Any] = {"num_cpus": resources.cpus, "num_gpus": resources.gpus}
+    if resources.memory is not None:
+        options["memory"] = resources.memory
+    return options | {"max_restarts": 0, "max_task_retries": 0}
 
 
 def _outcome(slot: _Slot, finished: bool, resources: Resources) -> Receipt | Failure | None:

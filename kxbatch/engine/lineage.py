@@ -1,0 +1,136 @@
+"""Where a part came from: stage by stage up to the source file, from footers, receipts, cards and the manifest."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from kxbatch.data.parts import read_footer
+from kxbatch.data.receipts import Receipt, receipt_name
+from kxbatch.data.storage import Folder
+from kxbatch.engine.corpus import MANIFEST, parse_manifest
+from kxbatch.engine.export import KIND
+from kxbatch.engine.phases.folding import CARD
+from kxbatch.engine.verify import parse_receipt
+from kxbatch.engine.worker import ARTIFACT
+from kxbatch.errors import ConfigError
+
+_MODEL = ("model", "model_digest")
+
+
+@dataclass
+class Step:
+    """One file on the way from the source to the file asked about.
+
+    Attributes:
+        what: `stage`, `export`, `source`, or `missing` for a file that is gone.
+        file: its path or URL.
+        name: of the stage or the job.
+        facts: kind, version, model, configuration, fingerprint; of a source: rows, size, time of change.
+        receipt: who made it, when, how, and its digest; None where there is none.
+        artifact: the fitted artifact that was applied; None where the stage has none.
+        notes: what is not as it was when the file was made.
+        made_from: the files it was made from.
+    """
+
+    what: str
+    file: str
+    name: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
+    receipt: dict[str, Any] | None = None
+    artifact: dict[str, Any] | None = None
+    notes: list[str] = field(default_factory=list)
+    made_from: list[Step] = field(default_factory=list)
+
+
+def trace(path: str | Path) -> Step:
+    """Follow a part to its sources.
+
+    Args:
+        path: a part of a stage, or a Parquet file that `export` or `compact` made from such parts.
+
+    Raises:
+        ConfigError: not such a file.
+        DataError: the file cannot be read.
+    """
+    file = Path(path).absolute()
+    if not file.is_file():
+        what = "is a folder; name one of its parts" if file.is_dir() else "does not exist"
+        raise ConfigError(f"{path} {what}")
+    _, rows, footer = read_footer(file)
+    if "kind" not in footer:
+        raise ConfigError(f"{path}: has no kxbatch.* metadata, so no run of kxbatch made it")
+    if footer["kind"] == KIND:
+        return _exported(file, rows, footer)
+    return _part(file, rows, footer)
+
+
+def _exported(file: Path, rows: int, footer: dict[str, str]) -> Step:
+    facts = {"rows": rows, "output": footer["output"], "fingerprint": footer["fingerprint"]}
+    above = [Path(footer["output"], name) for name in footer["inputs"].split("; ")]
+    return Step("export", str(file), footer["job"], facts, made_from=[_above(part) for part in above])
+
+
+def _above(file: Path) -> Step:
+    return trace(file) if file.is_file() else Step("missing", str(file), notes=["the file is gone"])
+
+
+def _part(file: Path, rows: int, footer: dict[str, str]) -> Step:
+    stage = Folder(str(file.parent))
+    output = Folder(str(file.parent.parent))
+    facts: dict[str, Any] = {key: footer[key] for key in ("kind", "stage_version", "job", "fingerprint")}
+    facts |= {"configuration": json.loads(footer["configuration"]), "inputs": footer.get("inputs", ""), "rows": rows}
+    facts |= {key: footer[key] for key in _MODEL if key in footer}
+    step = Step("stage", str(file), footer["stage"], facts)
+    receipt = parse_receipt(stage.read_json(receipt_name("map", file.stem)))
+    if receipt is None:
+        step.notes.append("no receipt beside it: a copy, or a part that no finished run vouches for")
+        return step
+    step.receipt = _receipt_facts(receipt)
+    step.artifact = _artifact_facts(stage, receipt, step.notes)
+    if "neighbours" in receipt.ingredients:
+        step.notes.append("its lists come from comparing its rows with those of all parts of the stage it reads")
+    if footer["upstream"] == "input":
+        step.made_from = _sources(output, file.stem)
+        return step
+    above = _above(Path(output.path, footer["upstream"], file.name))
+    if above.receipt and above.receipt["digest"] != receipt.ingredients["input"]:
+        step.notes.append(f"{footer['upstream']}/{file.name} was made again since; this part is stale")
+    step.made_from = [above]
+    return step
+
+
+def _receipt_facts(receipt: Receipt) -> dict[str, Any]:
+    names = ("run", "host", "worker", "started", "seconds", "attempt", "rows_in", "rows_out", "quarantined", "digest")
+    return {name: getattr(receipt, name) for name in names}
+
+
+def _artifact_facts(stage: Folder, receipt: Receipt, notes: list[str]) -> dict[str, Any] | None:
+    """The fit that a part was made with, as far as the card still tells."""
+    used = receipt.ingredients.get("artifact")
+    if used is None:
+        return None
+    card = stage.child(ARTIFACT).read_json(CARD) or {}
+    if card.get("digest") != used:
+        notes.append("its stage was fitted again since; this part is stale")
+        return {"digest": used}
+    fitted = card["fitted"]
+    facts = {"digest": used, "fitted_on_rows": fitted["rows"], "fitted_on_shards": len(card["fitted_on"])}
+    return facts | {"by_run": fitted["run"], "at": fitted["at"], "drift_since": card["drift"]}
+
+
+def _sources(output: Folder, key: str) -> list[Step]:
+    raw = output.read_json(MANIFEST)
+    number = int(key.removeprefix("part-"))
+    for source, shard in parse_manifest(raw).shards() if raw else []:
+        if shard.number == number:
+            first, file = shard.cut.first_row, source.file
+            facts: dict[str, Any] = {"rows": shard.cut.rows, "first_row": first, "last_row": first + shard.cut.rows - 1}
+            modified = datetime.fromtimestamp(file.modified_ns / 1e9, UTC).isoformat(timespec="seconds")
+            facts |= {"bytes": file.size, "modified": modified}
+            gone = [] if source.present else ["the file was gone when the last run looked"]
+            return [Step("source", file.url, file.name, facts, notes=gone)]
+    return [Step("missing", "", notes=["the manifest has no such shard any more"])]
