@@ -31,7 +31,7 @@ def run(
         overrides: `section.key=value`, as `--set` takes them.
         limit: read only the first rows of the corpus.
         quiet: show no progress.
-        report: build `report.html` at the end.
+        report: build `report.html` at the end, unless nothing changed.
         redo: stage -> shards to do again, such as `{"embed": frozenset({"part-00003"})}`.
         stream: where progress is written; absent: standard error.
 
@@ -44,7 +44,7 @@ def run(
     """
     loaded = load_job(job, overrides=overrides)
     result = run_job(loaded, limit=limit, quiet=quiet, redo=redo, stream=stream)
-    if report:
+    if report and (result.status != "unchanged" or not loaded.output.exists("report.html")):
         build_report(loaded.output.path)
     return result
 

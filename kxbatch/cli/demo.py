@@ -41,7 +41,7 @@ def command(rows: int, executor: str, quiet: bool, verbose: bool) -> None:
         subprocess.run([sys.executable, str(script), "--output", str(corpus), "--limit", str(rows)], check=True)
     result = run(jobs_folder() / "demo.toml", overrides=[f"job.executor={executor}"], quiet=quiet)
     report = Path(result.output) / "report.html"
-    print_result(result, report)
+    print_result(result)
     if result.exit_code == 0:
         for line in _numbers(Path(result.output)):
             click.echo(line)

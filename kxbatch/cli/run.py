@@ -63,7 +63,9 @@ def command(
     if as_json:
         print_json(result_facts(result) | {"report": str(report) if report.exists() else None})
     else:
-        print_result(result, report)
+        print_result(result)
+        if report.exists():
+            click.echo(f"report: {report}")
     sys.exit(result.exit_code)
 
 
@@ -81,8 +83,8 @@ def result_facts(result: RunResult) -> dict[str, object]:
     }
 
 
-def print_result(result: RunResult, report: Path) -> None:
-    """One table of stages, what is wrong if anything is, and where the report is."""
+def print_result(result: RunResult) -> None:
+    """One table of stages, and what is wrong if anything is."""
     columns = ("stage", "shards", "failed", "rows in", "rows out", "set aside", "seconds", "rows/s")
     rows = [
         (s.name, s.shards, s.failed, s.rows_in, s.rows_out, s.rows_quarantined, s.seconds, s.rows_per_second)
@@ -92,7 +94,5 @@ def print_result(result: RunResult, report: Path) -> None:
         print_table(columns, rows)
     words = {"unchanged": "nothing to do: everything is done already", "done": "done"}
     click.echo(f"{words.get(result.status, result.status)} in {result.seconds:.1f} s: {result.output}")
-    if report.exists():
-        click.echo(f"report: {report}")
     if result.message:
         click.echo(f"error: {result.message}", err=True)

@@ -72,7 +72,7 @@ def compact(path: str | Path, target_bytes: int) -> Compaction:
             return Compaction(dataset.path, len(names), len(names), rows, before, before)
         for number, group in enumerate(groups):
             _write(dataset, [names[i] for i in group], swap.new, part_name(number), schema)
-        _carry_over(dataset, names, swap.new)
+        _carry_over(dataset, swap.new)
         made = swap.new.names(SUFFIX)
         after = sum(swap.new.size(name) or 0 for name in made)
         _check_rows(swap.new, made, rows)
@@ -159,10 +159,10 @@ def _merged_footer(dataset: Folder, names: Sequence[str]) -> dict[str, str]:
     return {key: "; ".join(dict.fromkeys(footer[key] for footer in footers if key in footer)) for key in keys}
 
 
-def _carry_over(dataset: Folder, parts: Sequence[str], new: Folder) -> None:
+def _carry_over(dataset: Folder, new: Folder) -> None:
     """Whatever else lies in the folder, such as a README, stays there."""
     for entry in Path(dataset.path).iterdir():
-        if entry.name not in parts:
+        if entry.suffix != SUFFIX:
             _link(entry, new.file(entry.name))
 
 

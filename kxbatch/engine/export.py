@@ -51,7 +51,7 @@ class Exported:
 
 def export(
     output: Output,
-    target: Path,
+    target: str | Path,
     *,
     columns: Sequence[str] | None = None,
     format: str | None = None,
@@ -110,7 +110,7 @@ def _footer(joined: Joined, keys: Sequence[str]) -> dict[str, str]:
     }
 
 
-def _place(output: Output, target: Path) -> Path:
+def _place(output: Output, target: str | Path) -> Path:
     """Absolute path of the target."""
     if "://" in str(target):
         raise ConfigError(f"--to {target}: exports are written to local or mounted folders; copy the result from there")

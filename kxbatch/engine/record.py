@@ -41,7 +41,14 @@ class StageRecord:
 
 
 def publish_record(job: Job, result: RunResult, corpus: CorpusPlan, nodes: Sequence[Node], run: str) -> None:
-    """Write `run.json` and `metrics.prom`."""
+    """Write `run.json` and `metrics.prom`.
+
+    A run that found everything done leaves the record of the run that did it: that is the one with something to tell.
+    """
+    job.output.publish_bytes("metrics.prom", _metrics(job, result).encode())
+    chain = fingerprint([node.chain for node in nodes])
+    if result.status == "unchanged" and _tells_the_same(job.output.read_json(RECORD), result, chain):
+        return
     resolved = job.spec.model_dump(mode="json")
     ended = datetime.now(UTC)
     document = {
@@ -50,7 +57,7 @@ def publish_record(job: Job, result: RunResult, corpus: CorpusPlan, nodes: Seque
         "exit_code": result.exit_code,
         "message": result.message,
         "job": resolved["job"] | {"input": resolved["input"], "stage": resolved["stage"]},
-        "fingerprint": fingerprint([node.chain for node in nodes]),
+        "fingerprint": chain,
         "versions": versions(),
         "started": datetime.fromtimestamp(ended.timestamp() - result.seconds, UTC).isoformat(timespec="seconds"),
         "ended": ended.isoformat(timespec="seconds"),
@@ -64,7 +71,13 @@ def publish_record(job: Job, result: RunResult, corpus: CorpusPlan, nodes: Seque
         "warnings": result.warnings,
     }
     job.output.publish_json(RECORD, document)
-    job.output.publish_bytes("metrics.prom", _metrics(job, result).encode())
+
+
+def _tells_the_same(record: dict[str, Any] | None, result: RunResult, chain: str) -> bool:
+    if record is None or record["exit_code"] != 0 or record["fingerprint"] != chain:
+        return False
+    then = [[unit["key"] for unit in stage["units"]] for stage in record["stages"]]
+    return then == [[unit["key"] for unit in stage.units] for stage in result.stages]
 
 
 def versions() -> dict[str, str]:

@@ -33,7 +33,7 @@ class Status:
         started: when the run started.
         ended: when it ended.
         phases: stage, phase, units, done, failed and rows, of the run's phases so far.
-        stages: what each stage came to, once the run ended.
+        stages: what each stage came to, in the last run that did something.
         errors: the last error lines of the run.
         defects: units that verify found defective and no run has mended.
         next: what to type next, empty where there is nothing to do.
@@ -70,16 +70,16 @@ def status(path: str | Path) -> Status:
             f"{output.path}: {what if output.exists() else 'does not exist'}; give the folder of job.output"
         )
     run = lease["run"] if lease else record["run"]
-    if lease is not None and is_held(lease):
-        state = "running"
-    else:  # a run that comes to an end writes run.json before it gives the lease back
-        state = record["status"] if record.get("run") == run else "died"
-    found = Status(output.path, state, run, holder=lease)
     current = progress if progress.get("run") == run else {}
+    held = lease is not None and is_held(lease)
+    found = Status(output.path, "running" if held else "died", run, holder=lease)
     found.started, found.phases = current.get("started"), current.get("phases", [])
-    if state not in ("running", "died"):
+    if not held and record.get("run") == run:
+        found.state, found.exit_code, found.message = record["status"], record["exit_code"], record["message"]
         found.started, found.ended = record["started"], record["ended"]
-        found.exit_code, found.message = record["exit_code"], record["message"]
+    elif not held and current.get("status", "running") != "running":  # it had nothing to add to run.json
+        found.state, found.exit_code, found.ended = current["status"], current["exit_code"], current["updated"]
+    if found.ended and record:
         found.stages = [{k: v for k, v in stage.items() if k != "units"} for stage in record["stages"]]
     found.errors = last_errors(output, run)
     found.defects = sum(len(keys) for keys in read_defects(output).values())

@@ -135,9 +135,9 @@ def isotropy(values: Sequence[float]) -> str:
 
 
 def spectrum(name: str, record: Spectrum) -> str:
-    """Eigenvalues of the covariance, largest first, on a logarithmic axis; only those above zero."""
+    """Eigenvalues of the covariance, largest first, on a logarithmic axis; what is zero but for rounding is left out."""
     values = np.asarray([value or 0.0 for value in record.eigenvalues])
-    places = np.flatnonzero(values > 0)
+    places = np.flatnonzero(values > 1e-10 * max(values.max(initial=0.0), 1e-300))
 
     def paint(axes: Axes) -> None:
         marker = "o" if len(places) < 3 else ""

@@ -79,7 +79,7 @@ def render(contents: Contents) -> str:
         run=contents.run,
         name=str(contents.run.job.get("name", "run")),
         most_failures=MOST_FAILURES,
-        ended_well=contents.run.status == "done" and contents.run.exit_code in (0, None),
+        ended_well=contents.run.status in ("done", "unchanged") and contents.run.exit_code in (0, None),
         tiles=list(tiles(contents)),
         hubness_figures=list(hubness_figures(contents)),
         spectrum_figures=[list(spectrum_figures(at, contents)) for at in range(len(contents.spectra))],
