@@ -123,6 +123,8 @@ def build_tree(job: Job, columns: Mapping[str, ColumnKind]) -> list[Node]:
         stage = kind(config, column)
         identity = stage.identity()
         added: dict[str, ColumnKind] = {c.name: c.kind for c in kind.adds(config) if c.name}
+        for name in kind.also_reads(config):
+            _require(f"{where}: ", name, upstream, available[upstream])
         kept = {name: _kept(where, name, upstream, available[upstream], added) for name in config.keep}
         chain = fingerprint([chains[upstream], config.kind, stage.version, config.semantic(), identity, column])
         folder = job.output.child(config.name)
@@ -150,10 +152,15 @@ def _resolve(where: str, upstream: str, columns: Mapping[str, ColumnKind], wante
 def _kept(
     where: str, name: str, upstream: str, columns: Mapping[str, ColumnKind], added: Mapping[str, ColumnKind]
 ) -> ColumnKind:
-    if name not in columns:
-        raise ConfigError(
-            f"{where}.keep: '{upstream}' has no column '{name}'{nearest(name, columns)} (has: {', '.join(columns)})"
-        )
+    _require(f"{where}.keep: ", name, upstream, columns)
     if name in added:
         raise ConfigError(f"{where}.keep: '{name}' is a column this stage adds; leave it out of keep")
     return columns[name]
+
+
+def _require(where: str, name: str, upstream: str, columns: Mapping[str, ColumnKind]) -> None:
+    if name not in columns:
+        raise ConfigError(
+            f"{where}'{upstream}' has no column '{name}'{nearest(name, columns)} (has: {', '.join(columns)}); "
+            "a stage in between passes a column on when its keep names it"
+        )

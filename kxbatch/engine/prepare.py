@@ -16,5 +16,5 @@ def prepare(job: Job) -> tuple[CorpusPlan, list[Node]]:
     corpus = plan_corpus(job)
     nodes = build_tree(job, corpus.columns)
     roots = [node for node in nodes if node.upstream == "input"]
-    check_readable(corpus, {name for node in roots for name in (node.stage.column, *node.config.keep)})
+    check_readable(corpus, {name for node in roots for name in (*node.stage.columns, *node.config.keep)})
     return corpus, nodes

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any, TextIO
 
 from kxbatch.data.receipts import Receipt
@@ -99,8 +100,13 @@ def run_job(
         save_manifest(job.output, corpus)
         signals = stack.enter_context(Signals())
         progress = stack.enter_context(Progress(job.output, run, quiet=quiet, stream=stream))
-        executor = make_executor(job)
-        stack.callback(executor.close)
+
+        @cache
+        def executor() -> Executor:  # made on first use: a run with nothing to do starts nothing
+            made = make_executor(job)
+            stack.callback(made.close)
+            return made
+
         found = read_defects(job.output)
         wanted = {
             node.name: found.get(node.name, frozenset()) | (redo or {}).get(node.name, frozenset()) for node in nodes

@@ -53,7 +53,7 @@ class Scheduler:
     """Runs the units of one stage after the other.
 
     Attributes:
-        executor: where units run.
+        executor: gives what runs units; asked only when there are some.
         progress: whom to tell.
         budget: rows that may be set aside.
         signal: number of the signal that came in, 0 for none.
@@ -61,7 +61,7 @@ class Scheduler:
         sweep: whether units that should no longer exist are removed (not with a row limit).
     """
 
-    executor: Executor
+    executor: Callable[[], Executor]
     progress: Progress
     budget: QuarantineBudget
     signal: Callable[[], int]
@@ -121,7 +121,7 @@ class Scheduler:
         def stopping() -> bool:
             return bool(stop) or self.signal() != 0
 
-        self.executor.run(assignment, node.config.resources, missing, Listener(on_receipt, on_failure, stopping))
+        self.executor().run(assignment, node.config.resources, missing, Listener(on_receipt, on_failure, stopping))
         if stop:
             raise stop[0]
         if self.signal():

@@ -153,7 +153,7 @@ class Worker:
 
     def _map(self, unit: Unit, context: Context) -> _Result:
         self._open(unit, context)
-        table, unread = self._read(unit.task["shard"], [self._stage.column, *self._config.keep])
+        table, unread = self._read(unit.task["shard"], [*self._stage.columns, *self._config.keep])
         if unit.task.get("patch"):
             context.patch = read_arrays(self._folder, unit.task["patch"])
         mapped = self._stage.map(table, context)
@@ -176,7 +176,7 @@ class Worker:
 
     def _fold(self, unit: Unit, context: Context) -> _Result:
         assert isinstance(self._stage, FoldStage)
-        table, _ = self._read(unit.task["shard"], [self._stage.column])
+        table, _ = self._read(unit.task["shard"], self._stage.columns)
         state = self._stage.fold(table, context)
         check_token(self._output, self._a.token)
         return _Result(publish_arrays(self._folder, unit.file, state), table.num_rows, table.num_rows)
@@ -197,7 +197,7 @@ class Worker:
 
         def corpus() -> Iterator[tuple[int, pa.Table]]:
             for first, shard in unit.task["corpus"]:
-                yield first, self._read(shard, [self._stage.column])[0]
+                yield first, self._read(shard, self._stage.columns)[0]
 
         arrays = self._stage.gather(unit.task["start"], sides, corpus, context)
         check_token(self._output, self._a.token)
@@ -238,7 +238,7 @@ class Worker:
         return table, rejected
 
     def _read_block(self, shards: Sequence[Mapping[str, Any]]) -> pa.Table:
-        return pa.concat_tables([self._read(shard, [self._stage.column])[0] for shard in shards])
+        return pa.concat_tables([self._read(shard, self._stage.columns)[0] for shard in shards])
 
     def names(self, references: Sequence[Any], rows: npt.NDArray[np.int64]) -> pa.Array:
         """Ids of global rows, null for -1.

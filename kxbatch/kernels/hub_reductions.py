@@ -43,52 +43,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kxbatch.errors import nearest
+from kxbatch.kernels.hub_methods import SIMILARITIES, check_reduction
 from kxbatch.kernels.mutual_proximity import further_from_both, normal_cdf
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.integer[Any]]
 
-_SIMILARITIES = ("cosine", "inner")
-_ALL = ("cosine", "inner", "euclidean")
-METRICS: dict[str, tuple[str, ...]] = {
-    "none": _ALL,
-    "centering": _SIMILARITIES,
-    "csls": _SIMILARITIES,
-    "localized-centering": _SIMILARITIES,
-    "local-scaling": ("cosine", "euclidean"),
-    "nicdm": ("cosine", "euclidean"),
-    "mutual-proximity": _ALL,
-    "mutual-proximity-empirical": _ALL,
-    "dissimlocal": ("cosine", "euclidean"),
-}
-"""Every reduction and the metrics it is defined on."""
-
 _TINY = float(np.finfo(np.float64).tiny)
-
-
-def check_reduction(method: str, metric: str) -> None:
-    """Says no to a reduction that does not exist or means nothing for the metric.
-
-    Raises:
-        ValueError: with what is allowed instead.
-    """
-    if method not in METRICS:
-        raise ValueError(f"no reduction '{method}'; allowed is {', '.join(METRICS)}{nearest(method, METRICS)}")
-    if metric not in _ALL:
-        raise ValueError(f"no metric '{metric}'; allowed is {', '.join(_ALL)}{nearest(metric, _ALL)}")
-    if metric not in METRICS[method]:
-        fitting = [name for name, metrics in METRICS.items() if metric in metrics and name != "none"]
-        raise ValueError(
-            f"the reduction '{method}' is defined for {' and '.join(METRICS[method])}, not for {metric}; "
-            f"for {metric} use {', '.join(fitting)}"
-        )
 
 
 def higher_is_better(method: str, metric: str) -> bool:
     """Whether the best score of the method is the largest (a similarity) or the smallest (a distance)."""
     if method in ("none", "centering"):
-        return metric in _SIMILARITIES
+        return metric in SIMILARITIES
     return method in ("csls", "localized-centering")
 
 
@@ -188,7 +155,7 @@ def rescore(
     if method == "mutual-proximity-empirical":
         if all_indices is None or all_scores is None:
             raise ValueError("mutual-proximity-empirical wants the candidate lists of all rows")
-        sign = -1.0 if metric in _SIMILARITIES else 1.0
+        sign = -1.0 if metric in SIMILARITIES else 1.0
         new = 1.0 - further_from_both(
             np.asarray(indices), np.asarray(scores), np.asarray(all_indices), np.asarray(all_scores), sign
         )

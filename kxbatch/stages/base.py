@@ -108,6 +108,16 @@ class Stage(ABC, Generic[ConfigT]):
     def adds(cls, config: ConfigT) -> tuple[Column, ...]:
         """The columns it adds."""
 
+    @classmethod
+    def also_reads(cls, config: ConfigT) -> tuple[str, ...]:
+        """Names of further input columns it works on."""
+        return ()
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """All input columns it works on."""
+        return (self.column, *self.also_reads(self.config))
+
     def identity(self) -> dict[str, str]:
         """What decides the result besides the configuration: a model's digest. Asked while planning: nothing heavy."""
         return {}

@@ -34,7 +34,9 @@ class EmbedConfig(StageConfig):
     device: str = Field("auto", description="'cpu', 'cuda' or auto")
     trust_remote_code: bool = Field(False, description="let the model folder bring its own code")
     offline: Annotated[bool, Operational] = Field(False, description="never ask a model hub")
-    token_budget: int = Field(8192, ge=64, description="most tokens of one batch, padding counted")
+    token_budget: int | None = Field(
+        None, ge=64, description="most tokens of one batch, padding counted; absent: 1024 on CPU, 65 536 on GPU"
+    )
 
 
 class Embed(Stage[EmbedConfig]):
@@ -94,6 +96,7 @@ class Embed(Stage[EmbedConfig]):
         }
         good = texts.filter(pa.array(reasons == ""))
         encoded = self._encoder.encode(good.to_pylist())
+        context.counters[f"shards_in_{getattr(self._encoder, 'precision', 'fp32')}"] += 1
         context.counters["truncated_texts"] += int(encoded.truncated.sum())
         finite = np.isfinite(encoded.vectors).all(axis=1)
         reasons[np.flatnonzero(reasons == "")[~finite]] = "not-finite"

@@ -15,6 +15,7 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 
 from kxbatch.data.arrays import Arrays
+from kxbatch.errors import DataError
 from kxbatch.spec.model import StageConfig
 from kxbatch.stages.base import (
     Artifact,
@@ -43,6 +44,7 @@ Reduction = Literal[
 ]
 MEAN = "mean.safetensors"
 UNIT = 2.0**32
+Mask = npt.NDArray[np.bool_]
 
 
 class HubnessConfig(StageConfig):
@@ -50,6 +52,9 @@ class HubnessConfig(StageConfig):
 
     kind: Literal["hubness"] = "hubness"
     column: str | None = Field(None, description="vector column; absent: the only one of the input")
+    queries: str | None = Field(
+        None, description="boolean column: true rows ask, the others are searched; absent: every row does both"
+    )
     k: int = Field(10, ge=1, description="length of the neighbour lists")
     metric: Literal["cosine", "inner", "euclidean"] = Field("cosine", description="what near means")
     reduction: Reduction = Field("none", description="how the lists are rescored against hubs")
@@ -61,11 +66,15 @@ class HubnessConfig(StageConfig):
 
     @model_validator(mode="after")
     def _reduction_fits_metric(self) -> HubnessConfig:
-        from kxbatch.kernels.hub_reductions import check_reduction
+        from kxbatch.kernels.hub_methods import check_reduction
 
         check_reduction(self.reduction, self.metric)
         if self.ann is not None and self.metric == "inner":
             raise ValueError("ann: NN-descent has no inner product; use metric 'cosine' or 'euclidean', or no ann")
+        if self.queries is not None and (self.rescores or self.ann):
+            raise ValueError(
+                "queries: reductions by candidate lists and ann need every row to ask; use reduction 'none' or 'centering'"
+            )
         return self
 
     @property
@@ -99,6 +108,11 @@ class Hubness(FoldStage[HubnessConfig], PairsStage[HubnessConfig]):
         """Neighbour lists and counts."""
         names = ("neighbor_ids", "neighbor_scores", "k_occurrence", "is_hub", "is_antihub")
         return tuple(Column(name, "other") for name in names)
+
+    @classmethod
+    def also_reads(cls, config: HubnessConfig) -> tuple[str, ...]:
+        """The column that tells queries from the rest."""
+        return (config.queries,) if config.queries else ()
 
     def semantic(self, phase: Phase) -> dict[str, Any]:
         """What counts as a hub does not change the lists; how rows are blocked changes nothing."""
@@ -150,6 +164,8 @@ class Hubness(FoldStage[HubnessConfig], PairsStage[HubnessConfig]):
 
         config = self.config
         x, mask_a, _ = self._usable(a, context)
+        if config.queries is not None:
+            return self._cross(a, b, context)
         if b is None:
             if config.ann and config.metric != "inner" and len(x) > config.ann_above:
                 from kxbatch.kernels.approximate import approximate_graph
@@ -167,6 +183,39 @@ class Hubness(FoldStage[HubnessConfig], PairsStage[HubnessConfig]):
             x, y, config.width, metric=config.metric, threads=context.threads, offset_a=0, offset_b=0
         )
         return _spread(forward, mask_a, mask_b, config.metric), _spread(backward, mask_b, mask_a, config.metric)
+
+    def _cross(self, a: pa.Table, b: pa.Table | None, context: Context) -> tuple[Arrays, Arrays]:
+        """The same where only queries ask and only the others are searched."""
+        x, mask_a, _ = self._usable(a, context)
+        asks_a = self._asks(a)
+        if b is None:
+            lists = self._ask(x, mask_a, asks_a, x, mask_a, asks_a, context.threads)
+            return lists | {"usable": mask_a & ~asks_a} | _directions(x[~asks_a[mask_a]]), {}
+        y, mask_b, _ = self._usable(b, context)
+        asks_b = self._asks(b)
+        forward = self._ask(x, mask_a, asks_a, y, mask_b, asks_b, context.threads)
+        return forward, self._ask(y, mask_b, asks_b, x, mask_a, asks_a, context.threads)
+
+    def _ask(self, x: Any, mask_x: Mask, asks_x: Mask, y: Any, mask_y: Mask, asks_y: Mask, threads: int) -> Arrays:
+        """Lists of the queries of one table among the other rows of another."""
+        from kxbatch.kernels.knn import knn_cross
+
+        config = self.config
+        queries, corpus = x[asks_x[mask_x]], y[~asks_y[mask_y]]
+        if len(queries) == 0 or len(corpus) == 0:
+            return _no_lists(mask_x, config.width, config.metric)
+        near = knn_cross(queries, corpus, config.width, metric=config.metric, threads=threads)
+        return _spread(near, mask_x & asks_x, mask_y & ~asks_y, config.metric)
+
+    def _asks(self, table: pa.Table) -> Mask:
+        """Which rows are queries; a null is none."""
+        column = table.column(self.config.queries)
+        if not pa.types.is_boolean(column.type):
+            raise DataError(
+                f"column '{self.config.queries}' has type {column.type}; queries are told by a boolean column"
+            )
+        asks: Mask = column.fill_null(False).to_numpy()
+        return asks
 
     def gather(
         self,
@@ -208,14 +257,15 @@ class Hubness(FoldStage[HubnessConfig], PairsStage[HubnessConfig]):
         kind = pa.list_(pa.field("element", names.type), config.k)
         scores = pa.array(patch["scores"][mask].reshape(-1), mask=(patch["indices"][mask] < 0).reshape(-1))
         counts = patch["counts"][mask]
+        asking = self._asks(table)[mask] if config.queries else np.zeros(len(counts), bool)  # nobody finds those
         columns = {
             "neighbor_ids": pa.FixedSizeListArray.from_arrays(names, type=kind),
             "neighbor_scores": pa.FixedSizeListArray.from_arrays(
                 scores, type=pa.list_(pa.field("element", pa.float32()), config.k)
             ),
-            "k_occurrence": pa.array(counts),
-            "is_hub": pa.array(counts >= config.hub_factor * config.k),
-            "is_antihub": pa.array(counts == 0),
+            "k_occurrence": pa.array(counts, mask=asking),
+            "is_hub": pa.array(counts >= config.hub_factor * config.k, mask=asking),
+            "is_antihub": pa.array(counts == 0, mask=asking),
         }
         return Mapped(columns, rejected)
 

@@ -175,7 +175,7 @@ def test_places_that_would_spoil_the_output(finished: Finished) -> None:
 
 def test_formats(finished: Finished) -> None:
     output = kx.open("out/audit")
-    with pytest.raises(ConfigError, match="did you mean '.jsonl'"):
+    with pytest.raises(ConfigError, match=r"did you mean '\.jsonl'"):
         export(output, Path("flat.jsonls"))
     with pytest.raises(ConfigError, match="did you mean 'parquet'"):
         export(output, Path("flat"), format="parquett")

@@ -13,9 +13,8 @@ from scipy.stats import skew
 
 from kxbatch.kernels.hub_centroids import accumulate_centroids, center, local_spread
 from kxbatch.kernels.hub_measures import k_occurrence
+from kxbatch.kernels.hub_methods import METRICS, check_reduction
 from kxbatch.kernels.hub_reductions import (
-    METRICS,
-    check_reduction,
     higher_is_better,
     rescore,
     row_statistics,

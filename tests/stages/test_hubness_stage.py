@@ -16,8 +16,9 @@ from scipy.stats import skew
 
 import kxbatch as kx
 from kxbatch.data.vectors import to_arrow
-from kxbatch.kernels.hub_reductions import METRICS, rescore, row_statistics
-from kxbatch.kernels.knn import knn_graph
+from kxbatch.kernels.hub_methods import METRICS
+from kxbatch.kernels.hub_reductions import rescore, row_statistics
+from kxbatch.kernels.knn import knn_cross, knn_graph
 from kxbatch.stages.hubness import Reduction
 
 pytestmark = pytest.mark.usefixtures("workplace")
@@ -134,3 +135,29 @@ def test_approximate_search_tells_its_recall() -> None:
     below, facts = audit(x, "out/exact", ann="pynndescent", ann_above=2000)
     assert facts["recall"] is None
     np.testing.assert_array_equal(rows_of(below), exact)
+
+
+def test_queries_ask_and_the_others_are_found() -> None:
+    x = hubby()
+    asks = np.arange(N) % 3 == 0
+    Path("vectors").mkdir()
+    table = pa.table({"vec": to_arrow(x), "is_query": asks})
+    pq.write_table(table, "vectors/v.parquet", row_group_size=30)
+    job = {
+        "job": {"name": "h", "output": "out/h", "executor": "inline"},
+        "input": {"path": "vectors/*.parquet", "shard_size": "10kB"},
+        "stage": [{"kind": "hubness", "k": K, "queries": "is_query", "keep": ["is_query"], "block_rows": 70}],
+    }
+    result = kx.run(job, quiet=True, report=False)
+    assert result.exit_code == 0, result.message
+    frame = kx.open("out/h").scan().collect()
+    corpus = np.flatnonzero(~asks)
+    near = knn_cross(x[asks], x[~asks], K, metric="cosine")
+    np.testing.assert_array_equal(rows_of(frame.filter("is_query")), corpus[near.indices])
+    counts = frame["k_occurrence"].to_numpy()
+    assert np.isnan(counts[asks]).all()
+    np.testing.assert_array_equal(counts[~asks], np.bincount(near.indices.ravel(), minlength=len(corpus)))
+    facts = json.loads(Path("out/h/hubness/_artifact/hubness.json").read_text())["raw"]
+    assert facts["n"] == len(corpus)
+    assert facts["skewness"] == pytest.approx(skew(counts[~asks]))
+    assert all(name is None for name in frame.filter(~pl.col("is_query"))["neighbor_ids"][0])

@@ -29,7 +29,7 @@ CARD = "card.json"
 
 def fold_units(node: Node, shards: Sequence[InputShard]) -> list[Unit]:
     """One unit a shard, which leaves its state."""
-    column = fingerprint(node.stage.column)
+    column = fingerprint(node.stage.columns)
     return [
         Unit(
             "fold",

@@ -35,7 +35,7 @@ def map_units(
 def _unit(node: Node, shard: InputShard, artifact: str, patch: Mapping[str, Any] | None) -> Unit:
     ingredients = {
         "configuration": node.code("map"),
-        "columns": fingerprint([node.stage.column, *node.config.keep]),
+        "columns": fingerprint([*node.stage.columns, *node.config.keep]),
         "input": shard.digest,
     }
     if artifact:

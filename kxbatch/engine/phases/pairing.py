@@ -99,7 +99,7 @@ def _pair_key(a: Block, b: Block) -> str:
 
 
 def _pair_unit(node: Node, a: Block, b: Block | None, artifact: str) -> Unit:
-    ingredients = {"configuration": node.code("pairs"), "columns": fingerprint(node.stage.column)}
+    ingredients = {"configuration": node.code("pairs"), "columns": fingerprint(node.stage.columns)}
     ingredients |= {"a": fingerprint([s.digest for s in a]), "b": fingerprint([s.digest for s in b or []])}
     if artifact:
         ingredients["artifact"] = artifact
