@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -37,6 +38,8 @@ class Progress:
         self._state: dict[str, Any] = {"run": run, "status": "running", "started": _now(), "phases": []}
         self._last_line = self._last_file = time.monotonic()
         self._log: TextIO | None = None
+        self._over = threading.Event()
+        self._clock = threading.Thread(target=self._tick_along, name="progress", daemon=True)
 
     def __enter__(self) -> Progress:
         path = self._output.file("log.jsonl")
@@ -46,9 +49,12 @@ class Progress:
             self._bars.start()
         self.log("info", "run started")
         self._publish()
+        self._clock.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._clock.join()
         if self._bars:
             self._bars.stop()
         if self._log:
@@ -75,7 +81,6 @@ class Progress:
         task = self._tasks.get((stage, receipt.phase))
         if self._bars and task is not None:
             self._bars.update(task, advance=1, note=f"{entry['rows']} rows")
-        self._tick()
 
     def failed(self, stage: str, failure: Failure) -> None:
         """A unit was given up: one readable message; the traceback goes to the log only."""
@@ -91,7 +96,6 @@ class Progress:
             return  # the run ends with this message; it is not told twice
         tries = f" after {failure.attempt} attempts" if failure.attempt > 1 else ""
         self.say(f"stage {stage}, shard {failure.key}: {failure.error}{tries}: {failure.message}")
-        self._tick()
 
     def say(self, message: str, level: str = "warning") -> None:
         """Tell the person, and the log."""
@@ -108,9 +112,17 @@ class Progress:
 
     def end(self, status: str, exit_code: int) -> None:
         """The run is over."""
+        self._over.set()
+        self._clock.join()
         self._state |= {"status": status, "exit_code": exit_code}
         self.log("info", "run ended", status=status, exit_code=exit_code)
         self._publish()
+
+    def _tick_along(self) -> None:
+        """Tells that the run is alive, also while one shard takes long."""
+        while not self._over.wait(0.5):
+            if self._state["phases"]:
+                self._tick()
 
     def _tick(self) -> None:
         now = time.monotonic()

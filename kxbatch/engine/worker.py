@@ -193,13 +193,13 @@ class Worker:
 
     def _gather(self, unit: Unit, context: Context) -> _Result:
         assert isinstance(self._stage, PairsStage)
-        sides = [Side(s["start"], self._side(s["file"], s["side"])) for s in unit.task["sides"]]
+        sides = [Side(row_numbers(s["segments"]), self._side(s["file"], s["side"])) for s in unit.task["sides"]]
 
         def corpus() -> Iterator[tuple[int, pa.Table]]:
             for first, shard in unit.task["corpus"]:
                 yield first, self._read(shard, self._stage.columns)[0]
 
-        arrays = self._stage.gather(unit.task["start"], sides, corpus, context)
+        arrays = self._stage.gather(row_numbers(unit.task["segments"]), sides, corpus, context)
         check_token(self._output, self._a.token)
         return _Result(publish_arrays(self._folder, unit.file, arrays), unit.rows, unit.rows)
 
@@ -270,6 +270,11 @@ class Worker:
             if len(self._names) > 4096:
                 self._names.popitem(last=False)
         return self._names[key]
+
+
+def row_numbers(segments: Sequence[Sequence[int]]) -> npt.NDArray[np.int64]:
+    """Global row numbers of a block, from (first global row, rows) of its shards."""
+    return np.concatenate([np.arange(first, first + rows, dtype=np.int64) for first, rows in segments])
 
 
 def _located(message: str, line: int | None) -> str:

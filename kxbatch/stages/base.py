@@ -156,9 +156,14 @@ class FoldStage(Stage[ConfigT]):
 
 @dataclass(frozen=True)
 class Side:
-    """A block's lists from one pair of blocks: `arrays` holds row numbers local to the other block, which starts at `start`."""
+    """A block's lists from one pair of blocks.
 
-    start: int
+    Attributes:
+        rows: int64, global row numbers of the other block, ascending.
+        arrays: what `pair` gave; its row numbers are places in `rows`.
+    """
+
+    rows: npt.NDArray[np.int64]
     arrays: Arrays
 
 
@@ -168,14 +173,14 @@ class Corpus:
 
     Attributes:
         rows: number of rows.
-        starts: first global row of each block.
+        blocks: int64, global row numbers of each block, ascending. Rows are numbered in shard order, whatever the blocks.
         shards: (shard number, first global row, rows), in order.
         lists: arrays that `gather` made for a block.
         names: ids by global row number.
     """
 
     rows: int
-    starts: Sequence[int]
+    blocks: Sequence[npt.NDArray[np.int64]]
     shards: Sequence[tuple[int, int, int]]
     lists: Callable[[int], Arrays]
     names: Callable[[npt.NDArray[np.int64]], pa.Array]
@@ -210,7 +215,7 @@ class PairsStage(Stage[ConfigT]):
     @abstractmethod
     def gather(
         self,
-        start: int,
+        rows: npt.NDArray[np.int64],
         sides: Sequence[Side],
         corpus: Callable[[], Iterator[tuple[int, pa.Table]]],
         context: Context,
@@ -218,7 +223,7 @@ class PairsStage(Stage[ConfigT]):
         """One block's lists over the whole corpus, from its lists in every block.
 
         Args:
-            start: first global row of the block.
+            rows: int64, global row numbers of the block, ascending.
             sides: its lists, block by block.
             corpus: reads the corpus again, shard by shard, with each shard's first global row; for what lists do not tell.
             context: counters and threads.

@@ -62,32 +62,43 @@ def _final_graph(config: HubnessConfig, corpus: Corpus) -> _Graph:
     from kxbatch.kernels.hub_reductions import rescore
 
     k, n = config.k, corpus.rows
-    raw, parts = np.zeros(n, np.int64), []
+    graph = _Graph(
+        indices=np.full((n, k), -1, np.int64),
+        scores=np.full((n, k), -np.inf, np.float32),
+        usable=np.zeros(n, bool),
+        raw=np.zeros(n, np.int64),
+        reduced=np.zeros(n, np.int64),
+    )
     everyone = _everyone(config, corpus)
-    for block, start in enumerate(corpus.starts):
+    for block, rows in enumerate(corpus.blocks):
         lists = corpus.lists(block)
         indices, scores = lists["indices"], lists["scores"]
-        raw += k_occurrence(indices[:, :k], n)
+        graph.raw += k_occurrence(indices[:, :k], n)
         if config.rescores:
-            rows = np.arange(start, start + len(indices))
             indices, scores = rescore(config.reduction, config.metric, rows, indices, scores, k=k, **everyone)
-        parts.append((indices[:, :k], scores[:, :k].astype(np.float32), lists["usable"]))
-    indices = np.concatenate([part[0] for part in parts])
-    reduced = k_occurrence(indices, n) if config.rescores else raw
-    usable = np.concatenate([part[2] for part in parts]).astype(bool)
-    return _Graph(indices, np.concatenate([part[1] for part in parts]), usable, raw, reduced)
+        graph.indices[rows], graph.scores[rows] = indices[:, :k], scores[:, :k]
+        graph.usable[rows] = lists["usable"]
+        graph.reduced += k_occurrence(indices[:, :k], n)
+    return graph
 
 
 def _everyone(config: HubnessConfig, corpus: Corpus) -> dict[str, Any]:
     """What rescoring one block needs of all rows."""
     if not config.rescores:
         return {}
-    blocks = range(len(corpus.starts))
-    needed: Arrays = {"stats": np.concatenate([corpus.lists(b)["statistics"] for b in blocks])}
+    needed: Arrays = {"stats": _of_all_rows(corpus, "statistics")}
     if config.reduction == "mutual-proximity-empirical":
-        needed["all_indices"] = np.concatenate([corpus.lists(b)["indices"] for b in blocks])
-        needed["all_scores"] = np.concatenate([corpus.lists(b)["scores"] for b in blocks])
+        needed |= {"all_indices": _of_all_rows(corpus, "indices"), "all_scores": _of_all_rows(corpus, "scores")}
     return needed
+
+
+def _of_all_rows(corpus: Corpus, name: str) -> npt.NDArray[Any]:
+    """An array of the lists of all blocks, in the order of the rows."""
+    parts = [corpus.lists(block)[name] for block in range(len(corpus.blocks))]
+    out: npt.NDArray[Any] = np.empty((corpus.rows, parts[0].shape[1]), parts[0].dtype)
+    for rows, part in zip(corpus.blocks, parts, strict=True):
+        out[rows] = part
+    return out
 
 
 def _measures(counts: Ints, config: HubnessConfig) -> dict[str, Any] | None:
@@ -106,7 +117,7 @@ def _isotropy(corpus: Corpus) -> dict[str, float | None]:
 
     total: Any = 0
     units, recall = 0, None
-    for block in range(len(corpus.starts)):
+    for block in range(len(corpus.blocks)):
         lists = corpus.lists(block)
         if int(lists["units"]):
             total, units = total + lists["unit_sum"], units + int(lists["units"])

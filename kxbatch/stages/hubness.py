@@ -219,7 +219,7 @@ class Hubness(FoldStage[HubnessConfig], PairsStage[HubnessConfig]):
 
     def gather(
         self,
-        start: int,
+        rows: npt.NDArray[np.int64],
         sides: Sequence[Side],
         corpus: Callable[[], Iterator[tuple[int, pa.Table]]],
         context: Context,
@@ -231,12 +231,13 @@ class Hubness(FoldStage[HubnessConfig], PairsStage[HubnessConfig]):
         config = self.config
         lists = []
         for side in sides:
-            indices = side.arrays["indices"].astype(np.int64)
-            lists.append(Neighbors(np.where(indices >= 0, indices + side.start, -1), side.arrays["scores"]))
+            indices = side.arrays["indices"]
+            placed = np.where(indices >= 0, side.rows[indices], -1) if len(side.rows) else indices.astype(np.int64)
+            lists.append(Neighbors(placed, side.arrays["scores"]))
         best = merge(lists, config.width, metric=config.metric)
         out = {"indices": best.indices, "scores": best.scores, "statistics": np.empty((len(best.indices), 0))}
         if config.reduction == "dissimlocal":
-            out["statistics"] = self._local_spread(start, best.indices[:, : config.k], corpus, context)
+            out["statistics"] = self._local_spread(rows, best.indices[:, : config.k], corpus, context)
         elif config.rescores:
             out["statistics"] = row_statistics(config.reduction, config.metric, best.indices, best.scores, config.k)
         own = next(side.arrays for side in sides if "unit_sum" in side.arrays)
@@ -289,7 +290,7 @@ class Hubness(FoldStage[HubnessConfig], PairsStage[HubnessConfig]):
 
     def _local_spread(
         self,
-        start: int,
+        rows: npt.NDArray[np.int64],
         near: npt.NDArray[np.int64],
         corpus: Callable[[], Iterator[tuple[int, pa.Table]]],
         context: Context,
@@ -298,18 +299,19 @@ class Hubness(FoldStage[HubnessConfig], PairsStage[HubnessConfig]):
         from kxbatch.kernels.hub_centroids import accumulate_centroids, local_spread
         from kxbatch.kernels.whitening import normalize
 
-        own: list[Any] = []
-        sums: npt.NDArray[np.float64] | None = None
+        own: npt.NDArray[np.float64] | None = None
         for first, table in corpus():
             vectors, mask, _ = self._usable(table, context)
             placed = np.zeros((len(mask), vectors.shape[1]))
             placed[mask] = normalize(vectors.astype(np.float64)) if self.config.metric == "cosine" else vectors
-            sums = np.zeros((len(near), vectors.shape[1])) if sums is None else sums
+            if own is None:
+                own, sums = np.zeros((len(rows), placed.shape[1])), np.zeros((len(rows), placed.shape[1]))
             accumulate_centroids(sums, near, placed, first)
-            if start <= first < start + len(near):
-                own.append(placed)
-        assert sums is not None
-        return local_spread(np.concatenate(own), sums, near)
+            at = int(np.searchsorted(rows, first))
+            if at < len(rows) and rows[at] == first:
+                own[at : at + len(placed)] = placed
+        assert own is not None
+        return local_spread(own, sums, near)
 
 
 def _spread(near: Any, mask: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_], metric: str) -> Arrays:

@@ -11,6 +11,8 @@ from __future__ import annotations
 import logging
 import os
 import random
+import signal
+import threading
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -178,6 +180,7 @@ class RayExecutor:
             os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
             address = self._address or os.environ.get("RAY_ADDRESS")
             local: dict[str, Any] = {"object_store_memory": _OBJECT_STORE, "include_dashboard": False}
+            handlers = _signal_handlers()
             try:
                 ray.init(
                     address=address or "local",
@@ -191,7 +194,16 @@ class RayExecutor:
                     "is the cluster up, the address right, RAY_AUTH_MODE=token set where it wants a token?"
                 ) from error
             self._owner = True
+            for number, handler in handlers.items():  # Ray puts its own in their place
+                signal.signal(number, handler)
         self._connected = True
+
+
+def _signal_handlers() -> dict[int, Any]:
+    """The handlers of this process; empty outside the main thread, which alone can set them."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    return {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
 
 def _options(resources: Resources) -> dict[str, Any]:

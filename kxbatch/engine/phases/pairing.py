@@ -1,7 +1,8 @@
 """Pairs: every unordered pair of blocks once, then the lists of each block, then what follows from all of them.
 
-A block is a run of whole shards. Blocks only grow at the end, so new rows add the pairs with themselves and the old blocks, and no
-old pair is computed again. Results hold row numbers local to a block; global numbers come in when they are gathered.
+A block is a run of whole shards. New rows make new blocks, which adds the pairs with themselves and with the old blocks; no
+old pair is computed again. Results of a pair hold row numbers local to a block. Global numbers come in when they are gathered; they follow
+shard order, so that no result depends on how shards happened to be laid into blocks.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from kxbatch.engine.job import Node
 from kxbatch.engine.phases.folding import CARD, publish_artifact
 from kxbatch.engine.phases.shards import InputShard, starts
 from kxbatch.engine.units import Unit, state_file
-from kxbatch.engine.worker import ARTIFACT, Worker
+from kxbatch.engine.worker import ARTIFACT, Worker, row_numbers
 from kxbatch.spec.fingerprint import fingerprint
 from kxbatch.stages.base import Context, Corpus, PairsStage, Patch
 
@@ -112,30 +113,35 @@ def _pair_unit(node: Node, a: Block, b: Block | None, artifact: str) -> Unit:
 
 def list_units(node: Node, blocks: Sequence[Block], receipts: Mapping[str, Receipt]) -> list[Unit]:
     """A unit for each block, which gathers its lists from all pairs it is in."""
-    firsts = _block_starts(blocks)
-    shards = [shard for block in blocks for shard in block]
+    shards = _in_order(blocks)
     corpus = [[first, dict(shard.task)] for first, shard in zip(starts(shards), shards, strict=True)]
+    segments = _segments(blocks)
     units = []
     for i, block in enumerate(blocks):
         sides, digests = [], []
         for j in range(len(blocks)):
             receipt = receipts[_pair_key(blocks[min(i, j)], blocks[max(i, j)])]
-            sides.append({"start": firsts[j], "file": receipt.file, "side": "forward" if i <= j else "backward"})
+            side = "forward" if i <= j else "backward"
+            sides.append({"segments": segments[j], "file": receipt.file, "side": side})
             digests.append(receipt.digest)
-        ingredients = {"configuration": node.code("pairs"), "pairs": fingerprint([digests, firsts])}
+        ingredients = {"configuration": node.code("pairs"), "pairs": fingerprint([digests, segments])}
         key = f"block-{_block_name(block)}"
-        task = {"start": firsts[i], "sides": sides, "corpus": corpus}
+        task = {"segments": segments[i], "sides": sides, "corpus": corpus}
         rows = sum(shard.rows for shard in block)
         units.append(Unit("lists", key, state_file("lists", key), ingredients, task, rows))
     return units
 
 
-def _block_starts(blocks: Sequence[Block]) -> list[int]:
-    firsts, row = [], 0
-    for block in blocks:
-        firsts.append(row)
-        row += sum(shard.rows for shard in block)
-    return firsts
+def _in_order(blocks: Sequence[Block]) -> list[InputShard]:
+    """All shards, by number."""
+    return sorted((shard for block in blocks for shard in block), key=lambda shard: shard.number)
+
+
+def _segments(blocks: Sequence[Block]) -> list[list[list[int]]]:
+    """For each block the (first global row, rows) of its shards; rows are numbered in shard order."""
+    shards = _in_order(blocks)
+    firsts = {shard.number: first for first, shard in zip(starts(shards), shards, strict=True)}
+    return [[[firsts[shard.number], shard.rows] for shard in block] for block in blocks]
 
 
 def conclusion_key(node: Node, blocks: Sequence[Block], lists: Mapping[str, Receipt]) -> str:
@@ -157,12 +163,12 @@ def conclude(
     stage = node.stage
     assert isinstance(stage, PairsStage)
     key = conclusion_key(node, blocks, lists)
-    shards = [shard for block in blocks for shard in block]
+    shards = _in_order(blocks)
     firsts = starts(shards)
     references = [[first, dict(shard.task)] for first, shard in zip(firsts, shards, strict=True)]
     corpus = Corpus(
         rows=sum(shard.rows for shard in shards),
-        starts=_block_starts(blocks),
+        blocks=[row_numbers(segments) for segments in _segments(blocks)],
         shards=[(shard.number, first, shard.rows) for first, shard in zip(firsts, shards, strict=True)],
         lists=lambda i: read_arrays(node.folder, lists[f"block-{_block_name(blocks[i])}"].file),
         names=lambda rows: worker.names(references, rows),
@@ -188,7 +194,7 @@ def _publish_patch(node: Node, patch: Patch, firsts: npt.NDArray[np.int64]) -> d
 
 def patch_tasks(blocks: Sequence[Block], records: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
     """Ingredients and task of each shard's map unit."""
-    shards = [shard for block in blocks for shard in block]
+    shards = _in_order(blocks)
     firsts = starts(shards)
     tasks = {}
     for shard in shards:
