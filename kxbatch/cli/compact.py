@@ -7,7 +7,6 @@ from dataclasses import asdict
 import click
 
 from kxbatch.cli.common import json_option, loud, print_json, show, volume_options
-from kxbatch.spec.sizes import format_size, parse_size
 
 
 @click.command()
@@ -25,6 +24,7 @@ def command(dataset: str, target_size: str, as_json: bool, quiet: bool, verbose:
       kxbatch compact flat --target-size 256MB
     """
     from kxbatch.engine.compact import compact
+    from kxbatch.spec.sizes import format_size, parse_size
 
     loud(verbose)
     try:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kxbatch.cli.common import json_option, loud, print_json, print_table, show, volume_options
-from kxbatch.spec.sizes import format_size
 
 if TYPE_CHECKING:
     from kxbatch.data.inspect import ColumnFacts, DatasetFacts
@@ -42,6 +41,8 @@ def command(dataset: str, count: int, as_json: bool, quiet: bool, verbose: bool)
 
 def print_facts(facts: DatasetFacts) -> None:
     """Size, a table of columns, one of vectors, and the first rows."""
+    from kxbatch.spec.sizes import format_size
+
     click.echo(f"{facts.path}: {show(facts.rows)} rows in {show(facts.parts)} parts, {format_size(facts.bytes)}")
     print_table(("column", "type", "nulls"), [(c.name, c.type, c.nulls) for c in facts.columns])
     vectors = [column for column in facts.columns if column.vector]

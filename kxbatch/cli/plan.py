@@ -19,7 +19,6 @@ from kxbatch.cli.common import (
     show,
     volume_options,
 )
-from kxbatch.spec.sizes import format_size
 
 if TYPE_CHECKING:
     from kxbatch.engine.plan import Plan
@@ -62,6 +61,8 @@ def command(
 
 def print_plan(plan: Plan) -> None:
     """The input, a table of phases, and what it adds up to."""
+    from kxbatch.spec.sizes import format_size
+
     size = format_size(plan.bytes)
     click.echo(f"{plan.job}: {show(plan.files)} files, {show(plan.shards)} shards, {show(plan.rows)} rows, {size}")
     rows = [

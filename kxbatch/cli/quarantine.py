@@ -93,8 +93,8 @@ def show_rows(
 def replay(source: str, stage: str | None, as_json: bool, quiet: bool, verbose: bool) -> None:
     r"""Do the shards again of which rows were set aside, and whatever follows from them.
 
-    For when the cause is mended: a model, a service, a limit. A mended input file needs no replay, `kxbatch run` sees it. Given an
-    output, the job is the one of its last run.
+    For when the cause is mended: a model, a service, a limit. A mended input file needs no replay, `kxbatch run` sees it.
+    Given an output, the job is the one of its last run. What else is pending is done, too.
 
     \b
     Example:

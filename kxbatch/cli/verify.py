@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import click
 
 from kxbatch.cli.common import json_option, loud, output_argument, print_json, print_table, volume_options
-from kxbatch.spec.sizes import format_size
 
 if TYPE_CHECKING:
     from kxbatch.engine.verify import Verification
@@ -45,6 +44,8 @@ def command(output: str, stage: str | None, as_json: bool, quiet: bool, verbose:
 
 def print_verification(found: Verification, *, quiet: bool) -> None:
     """A table of what was read, and a line for each defect."""
+    from kxbatch.spec.sizes import format_size
+
     columns = ("stage", "receipts", "bytes", "rows", "set aside")
     print_table(columns, [(s.stage, s.receipts, format_size(s.bytes), s.rows, s.quarantined) for s in found.stages])
     for defect in found.defects:

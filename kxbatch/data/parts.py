@@ -7,7 +7,7 @@ same rows give the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,17 +37,19 @@ def publish_part(folder: Folder, name: str, table: pa.Table, metadata: Mapping[s
         metadata: written to the footer as `kxbatch.<key>`.
     """
     footer = {f"{PREFIX}{key}": value for key, value in metadata.items()}
-    plain = [f.name for f in table.schema if not is_vector(f.type) and not pa.types.is_binary(f.type)]
-    paths = {f.name: _leaf(f) for f in table.schema}
+    packed = {leaf: kind for f in table.schema if not is_vector(f.type) for leaf, kind in _leaves(f.name, f.type)}
+    vectors = [leaf for f in table.schema if is_vector(f.type) for leaf, _ in _leaves(f.name, f.type)]
 
     def write(sink: Any) -> None:
         pq.write_table(
             table.replace_schema_metadata(footer),
             pa.PythonFile(sink, mode="w"),
             row_group_size=ROW_GROUP,
-            compression={paths[f.name]: "zstd" if f.name in plain else "none" for f in table.schema},
-            use_dictionary=[paths[name] for name in plain if pa.types.is_string(table.schema.field(name).type)],
-            write_statistics=[paths[name] for name in plain],
+            compression=dict.fromkeys(packed, "zstd") | dict.fromkeys(vectors, "none"),
+            use_dictionary=[
+                leaf for leaf, kind in packed.items() if pa.types.is_string(kind) or pa.types.is_large_string(kind)
+            ],
+            write_statistics=list(packed),
         )
 
     return folder.publish(name, write)
@@ -88,8 +90,15 @@ def read_footer(path: Path) -> tuple[pa.Schema, int, dict[str, str]]:
     return schema.remove_metadata(), rows, own
 
 
-def _leaf(field: pa.Field) -> str:
-    """Parquet's path of a column's values; lists have two levels more."""
-    if pa.types.is_fixed_size_list(field.type) or pa.types.is_list(field.type):
-        return f"{field.name}.list.element"
-    return str(field.name)
+def _leaves(path: str, kind: pa.DataType) -> Iterator[tuple[str, pa.DataType]]:
+    """Parquet's paths of the values of a column, and their types."""
+    if pa.types.is_struct(kind):
+        for field in kind:
+            yield from _leaves(f"{path}.{field.name}", field.type)
+    elif pa.types.is_map(kind):
+        yield from _leaves(f"{path}.key_value.key", kind.key_type)
+        yield from _leaves(f"{path}.key_value.value", kind.item_type)
+    elif pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        yield from _leaves(f"{path}.list.element", kind.value_type)
+    else:
+        yield path, kind

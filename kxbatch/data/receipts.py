@@ -57,18 +57,23 @@ def write_receipt(stage: Folder, receipt: Receipt) -> None:
 
 
 def read_receipts(stage: Folder, phase: str) -> dict[str, Receipt]:
-    """All receipts of a phase, by unit key.
-
-    Raises:
-        FatalError: a receipt is damaged; says which file.
-    """
+    """All receipts of a phase, by unit key. A damaged one proves nothing, so it counts as none: its unit is done again."""
     folder = stage.child(BOOKKEEPING, "receipts", phase)
-    return {name.removesuffix(".json"): _read(folder, name) for name in folder.names(".json")}
+    found = {name.removesuffix(".json"): read_receipt(folder, name) for name in folder.names(".json")}
+    return {key: receipt for key, receipt in found.items() if receipt is not None}
 
 
-def _read(folder: Folder, name: str) -> Receipt:
-    raw: Any = folder.read_json(name)
+def read_receipt(folder: Folder, name: str) -> Receipt | None:
+    """One receipt by file name, None where there is none or it is damaged."""
+    try:
+        return parse_receipt(folder.read_json(name))
+    except FatalError:
+        return None
+
+
+def parse_receipt(raw: Any) -> Receipt | None:
+    """A receipt from its JSON form, None where it is not one."""
     expected = {field.name for field in fields(Receipt)}
     if not isinstance(raw, dict) or raw.keys() != expected or not isinstance(raw["ingredients"], Mapping):
-        raise FatalError(f"{folder.file(name)}: damaged, not a receipt of this version; remove it and run again")
+        return None
     return Receipt(**raw)

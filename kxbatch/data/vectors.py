@@ -32,7 +32,7 @@ def to_arrow(vectors: npt.NDArray[Any]) -> pa.FixedSizeListArray:
 def is_vector(kind: pa.DataType) -> bool:
     """Whether a column type holds numeric vectors."""
     nested = pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind)
-    return nested and (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type))
+    return bool(nested and (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type)))
 
 
 def to_numpy(column: pa.ChunkedArray | pa.Array, name: str) -> npt.NDArray[np.float32]:

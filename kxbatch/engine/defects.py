@@ -37,9 +37,9 @@ def save_defects(output: Folder, defects: Sequence[Defect]) -> None:
 
 
 def read_defects(output: Folder) -> dict[str, frozenset[str]]:
-    """Stage -> units to do again."""
+    """Stage -> units to do again; the key '' stands for what the driver itself makes: patches and artifacts."""
     found = [Defect(**entry) for entry in output.read_json(NAME) or []]
-    return {d.stage: frozenset(e.key for e in found if e.stage == d.stage and e.key) for d in found}
+    return {d.stage: frozenset(e.key for e in found if e.stage == d.stage) for d in found}
 
 
 def clear_defects(output: Folder) -> None:

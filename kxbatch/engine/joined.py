@@ -47,7 +47,7 @@ class Joined:
         receipts = {name: found for name in output.stages if (found := output.receipts(name))}
         if not receipts:
             raise ConfigError(f"{output.folder.path}: no shard is finished yet; `kxbatch run` makes them")
-        names = output._columns(list(receipts), receipts)
+        names = output.joined_names(list(receipts), receipts)
         whole = cls(output, list(receipts), receipts, names, _schema(output, receipts, names))
         return cls(output, whole.stages, receipts, names, _selected(whole.schema, columns))
 
@@ -64,7 +64,7 @@ class Joined:
     def frames(self) -> Iterator[tuple[str, pl.DataFrame]]:
         """Each shard with the exported columns; those of a stage that lacks the shard are null."""
         for key in self.keys:
-            lazy = self.output._shard(key, self.stages, self.receipts, self.names)
+            lazy = self.output.shard(key, self.stages, self.receipts, self.names)
             try:
                 have = set(lazy.collect_schema().names())
                 missing = [pl.lit(None).alias(name) for name in self.schema.names if name not in have]
@@ -105,7 +105,7 @@ def _schema(output: Output, receipts: dict[str, dict[str, Receipt]], names: dict
 def _is_whole(output: Output, stage: str, receipts: dict[str, dict[str, Receipt]]) -> bool:
     """Whether every row of the joined frame has a row of this stage."""
     root = next(iter(receipts))
-    if not all(output._chained(name, list(receipts)) for name in receipts):
+    if not all(output.follows(name, list(receipts)) for name in receipts):
         return False
     rows = {key: receipt.rows_out for key, receipt in receipts[root].items()}
     return {key: receipt.rows_out for key, receipt in receipts[stage].items()} == rows

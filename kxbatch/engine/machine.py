@@ -8,7 +8,6 @@ import os
 import platform
 import re
 import shutil
-import socket
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -234,7 +233,9 @@ def _ray(address: str | None) -> Iterator[Finding]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         if address:
-            _knock(address)
+            from kxbatch.engine.executors.ray import knock
+
+            knock(address)
         import ray
 
         local = {} if address else {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 100_000_000}
@@ -251,10 +252,3 @@ def _ray(address: str | None) -> Iterator[Finding]:
         return
     cpus, gpus = sum(node.get("CPU", 0) for node in nodes), sum(node.get("GPU", 0) for node in nodes)
     yield Finding("ray", "ok", f"a task ran on {answer}; {len(nodes)} node(s), {cpus:g} CPUs, {gpus:g} GPUs")
-
-
-def _knock(address: str) -> None:
-    """Open and close a connection: Ray itself tries an address where nobody answers for minutes."""
-    host, _, port = address.rpartition("://")[2].rpartition(":")
-    if host and port.isdigit():
-        socket.create_connection((host, int(port)), timeout=5).close()

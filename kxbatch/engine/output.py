@@ -61,10 +61,10 @@ class Output:
         keys = sorted({key for found in receipts.values() for key in found})
         if not keys:
             raise ConfigError(f"{self.folder.path}: no shard is finished yet; `kxbatch run` makes them")
-        columns = self._columns(names, receipts)
-        return pl.concat([self._shard(key, names, receipts, columns) for key in keys], how="diagonal_relaxed")
+        columns = self.joined_names(names, receipts)
+        return pl.concat([self.shard(key, names, receipts, columns) for key in keys], how="diagonal_relaxed")
 
-    def _columns(self, names: Sequence[str], receipts: dict[str, dict[str, Receipt]]) -> dict[str, dict[str, str]]:
+    def joined_names(self, names: Sequence[str], receipts: dict[str, dict[str, Receipt]]) -> dict[str, dict[str, str]]:
         """Stage -> column -> its name in the joined frame."""
         taken = {"id"}
         columns: dict[str, dict[str, str]] = {}
@@ -78,13 +78,14 @@ class Output:
             taken.update(columns[name])
         return columns
 
-    def _shard(
+    def shard(
         self,
         key: str,
         names: Sequence[str],
         receipts: dict[str, dict[str, Receipt]],
         columns: dict[str, dict[str, str]],
     ) -> pl.LazyFrame:
+        """One shard of the joined frame."""
         joined: pl.LazyFrame | None = None
         rows = 0
         for name in names:
@@ -94,15 +95,15 @@ class Output:
             part = pl.scan_parquet(self.folder.child(name).file(receipt.file)).rename(columns[name])
             if joined is None:
                 joined, rows = part, receipt.rows_out
-            elif receipt.rows_out == rows and self._chained(name, names):
+            elif receipt.rows_out == rows and self.follows(name, names):
                 joined = pl.concat([joined, part.drop("id")], how="horizontal")
             else:
                 joined = joined.join(part, on="id", how="full", coalesce=True, maintain_order="left")
-                rows = rows if self._chained(name, names) else -1  # rows may have come in: count no more
+                rows = rows if self.follows(name, names) else -1  # rows may have come in: count no more
         assert joined is not None
         return joined
 
-    def _chained(self, stage: str, names: Sequence[str]) -> bool:
+    def follows(self, stage: str, names: Sequence[str]) -> bool:
         """Whether the stage reads, directly or not, the first of the joined stages: equal counts are then equal rows."""
         while stage != names[0]:
             if stage == "input":

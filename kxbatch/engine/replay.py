@@ -84,15 +84,17 @@ def _check_same_files(output: Output, section: Mapping[str, Any], base: Path) ->
     hint = "run this from the folder the job was run from, or run the job file: kxbatch run JOB.toml"
     if raw is None:
         raise ConfigError(f"{output.folder.path}: its manifest is gone; run the job file: kxbatch run JOB.toml")
-    known = {source.file.url for source in parse_manifest(raw).sources if source.present}
+    known = {source.file.url for source in parse_manifest(raw).sources}
     try:
         found = discover(section["path"], base=base, format=section["format"], id_column=section["id"])
     except ConfigError as error:
         raise ConfigError(f"{error}; {hint}") from None
-    if lost := sorted(known - {file.url for file in found}):
+    lost = sorted(known - {file.url for file in found})
+    standing = [url for url in lost if "://" in url or Path(url).exists()]  # files that are gone are the run's affair
+    if standing or len(lost) == len(known):
         raise ConfigError(
-            f"{output.folder.path}: {len(lost)} of its input files are not among those that the job's paths mean from "
-            f"{base} (for example {lost[0]}); {hint}"
+            f"{output.folder.path}: {len(standing or lost)} of its input files are not among those that the job's paths "
+            f"mean from {base} (for example {(standing or lost)[0]}); {hint}"
         )
 
 

@@ -223,7 +223,7 @@ class _Driver:
         if lists.failed:
             return None
         records = read_patches(node, conclusion_key(node, blocks, lists.receipts))
-        if records is None:
+        if records is None or "" in self._scheduler.redo.get(node.name, frozenset()):
             context = Context(self._job.spec.job.seed, node.config.resources.threads, 0)
             records = conclude(node, blocks, lists.receipts, Worker(assignment), context)
         return patch_tasks(blocks, records)

@@ -10,7 +10,7 @@ from kxbatch.data.receipts import Receipt, read_receipts, receipt_name
 from kxbatch.engine.executors.base import Executor, Listener
 from kxbatch.engine.job import Node
 from kxbatch.engine.progress import Progress
-from kxbatch.engine.units import Unit, judge
+from kxbatch.engine.units import Unit, judge, part_file
 from kxbatch.engine.worker import Assignment, Failure
 from kxbatch.errors import BudgetExceeded, KxbatchError
 from kxbatch.spec.model import QuarantineBudget
@@ -86,7 +86,7 @@ class Scheduler:
         if missing:
             self._run(node, assignment, phase, units, missing, result)
         if self.sweep:
-            self._sweep(node, receipts, units)
+            self._sweep(node, phase, receipts, units, result.receipts)
         if phase == "map":
             self._check_budget(node, result, len(units), final=True)
         return result
@@ -140,11 +140,25 @@ class Scheduler:
                 f"look at them with `kxbatch quarantine show`, mend the input or raise the limit, and run again"
             )
 
-    def _sweep(self, node: Node, receipts: Mapping[str, Receipt], units: Sequence[Unit]) -> None:
-        """Units of shards that are gone: the receipt goes first, so that nothing points to a missing file."""
+    def _sweep(
+        self,
+        node: Node,
+        phase: str,
+        receipts: Mapping[str, Receipt],
+        units: Sequence[Unit],
+        valid: Mapping[str, Receipt],
+    ) -> None:
+        """Units of shards that are gone, and parts that no receipt vouches for: readers of the folder would take them for data.
+
+        The receipt goes first, so that nothing points to a missing file.
+        """
         wanted = {unit.key for unit in units}
         for key, receipt in receipts.items():
             if key not in wanted:
                 node.folder.remove(receipt_name(receipt.phase, key))
                 node.folder.remove(quarantine_name(key))
                 node.folder.remove(receipt.file)
+        if phase == "map":
+            vouched = {part_file(key) for key in [*valid, *receipts]}
+            for name in set(node.folder.names(".parquet")) - vouched:
+                node.folder.remove(name)

@@ -121,7 +121,7 @@ class InputSection(Config):
         1000, gt=1, description="largest believable decompression ratio of a compressed file"
     )
 
-    @field_validator("path", "columns", mode="before")
+    @field_validator("path", "columns", mode="before", json_schema_input_type=str | tuple[str, ...] | None)
     @classmethod
     def _one_is_a_list(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value

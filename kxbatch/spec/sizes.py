@@ -45,4 +45,4 @@ def format_size(size: float) -> str:
     return f"{size:.1f} TB"
 
 
-Size = Annotated[int, BeforeValidator(parse_size)]
+Size = Annotated[int, BeforeValidator(parse_size, json_schema_input_type=int | str)]

@@ -199,3 +199,22 @@ def test_an_output_belongs_to_one_job(workplace: Path) -> None:
     job["job"]["output"] = "elsewhere"
     with pytest.raises(ConfigError, match="not an output of kxbatch"):
         run(job)
+
+
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [
+        ("whiten/_artifact/transform.safetensors", lambda data: data[:-1] + bytes([data[-1] ^ 1])),
+        ("whiten/_artifact/state.safetensors", lambda data: data[: len(data) // 2]),
+        ("embed/_kxbatch/receipts/map/part-00001.json", lambda data: data[: len(data) // 2]),
+        ("embed/part-00002.parquet", lambda data: data[: len(data) // 2]),
+        ("embed/part-77777.parquet", lambda data: b"nobody vouches for me"),
+    ],
+)
+def test_a_run_mends_what_it_can_see(file: str, damage: Any, workplace: Path) -> None:
+    run(audit_job())
+    before = tree_digests(workplace / "out/audit")
+    path = workplace / "out/audit" / file
+    path.write_bytes(damage(path.read_bytes() if path.exists() else b""))
+    assert run(audit_job()).exit_code == 0
+    assert tree_digests(workplace / "out/audit") == before

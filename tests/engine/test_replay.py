@@ -97,6 +97,15 @@ def test_a_look_alike_in_another_folder_is_refused(
     assert recorded_job(kx.open(finished.output))[1] == finished.home
 
 
+def test_an_input_file_that_is_gone_is_no_look_alike(corpus: Path, workplace: Path) -> None:
+    assert kx.run(audit_job(), quiet=True, report=False).exit_code == 0
+    (corpus / "texts-1.jsonl").unlink()
+    mapping, base = recorded_job(kx.open("out/audit"))
+    assert base == workplace
+    assert kx.run(mapping, quiet=True, report=False).exit_code == 0
+    assert kx.open("out/audit").scan().collect().height == 120, "its rows are kept as they were computed"
+
+
 def test_the_recorded_job_is_the_job_that_ran(finished: Finished) -> None:
     mapping, _ = recorded_job(kx.open("out/audit"))
     result = kx.run(mapping, quiet=True, report=False)

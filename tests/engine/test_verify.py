@@ -19,7 +19,8 @@ from support import tree_digests
 from kxbatch.data.storage import Folder
 from kxbatch.engine.defects import Defect, read_defects
 from kxbatch.engine.lease import Lease
-from kxbatch.engine.verify import file_digest, verify
+from kxbatch.engine.stage_check import file_digest
+from kxbatch.engine.verify import verify
 from kxbatch.errors import ConfigError, LeaseHeld
 
 if TYPE_CHECKING:

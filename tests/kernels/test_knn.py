@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from collections.abc import Callable
 from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from kxbatch.kernels import knn
 from kxbatch.kernels.knn import Metric, Neighbors, knn_cross, knn_graph, knn_pair, search
+from kxbatch.kernels.knn.blocks import read_block
+from kxbatch.kernels.knn.compiled import FLUSHED, key_below, key_of, new_candidates, value_of
+from kxbatch.kernels.knn.crew import crew_of
+from kxbatch.kernels.knn.frame import choose_frame
 from kxbatch.kernels.knn.jit import jit
+from kxbatch.kernels.knn.order import locality_labels
+from kxbatch.kernels.knn.pack import pack
 
 METRICS = get_args(Metric)
 
@@ -91,7 +102,9 @@ DATA: dict[str, Callable[[np.random.Generator], NDArray[np.float64]]] = {
     "gaussian": gaussian,
     "copies": copies,
     "near copies": lambda rng: 1.0 + 1e-6 * gaussian(rng),
-    "near copies in clusters": lambda rng: rng.standard_normal((3, 24))[rng.integers(3, size=500)] + 1e-5 * gaussian(rng),
+    "near copies in clusters": lambda rng: (
+        rng.standard_normal((3, 24))[rng.integers(3, size=500)] + 1e-5 * gaussian(rng)
+    ),
     "ties on a grid": lambda rng: rng.integers(1, 4, size=(500, 4)).astype(float),
     "all rows equal": lambda rng: np.ones((300, 5)) * 0.3,
     "one huge row": huge_row,
@@ -278,6 +291,66 @@ def test_thread_counts_are_put_back() -> None:
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+@pytest.mark.parametrize(("name", "metric"), cases())
+def test_first_pass_bounds_every_score(name: str, metric: Metric, precision: str) -> None:
+    """The certificate itself: what a tile says of a pair lies around the level of the float64 score."""
+    x, half = DATA[name](np.random.default_rng(12)).astype(np.float32), precision == "bf16"
+    blocks = (read_block(x, metric, "x"),)
+    frame = choose_frame(blocks, 5, metric)
+    with crew_of(1) as crew:
+        packed = pack(blocks, frame, locality_labels(blocks, frame, half, crew), half, crew)
+    state = new_candidates(5, len(x), packed.allowance, half)
+    seen = torch.mm(packed.left, packed.right.t()).double().numpy()
+    e, s, t, d, a = packed.allowance.astype(np.float64).T
+    gap = 2.00001 * (np.outer(e, s) + np.outer(t, e) + np.outer(d, a) + np.outer(a, d)) + FLUSHED
+    real = packed.rows.identity >= 0
+    rows = x[blocks[0].groups.first[packed.rows.identity[real]]]
+    scores = scores_of(rows, rows, metric)
+    level = frame.factor * (-0.5 * scores**2 if metric == "euclidean" else scores) - frame.shift
+    slack = np.abs(seen) * state.rounding
+    assert (level <= (seen + slack + FLUSHED)[np.ix_(real, real)]).all()
+    assert (level >= (seen - slack - gap)[np.ix_(real, real)]).all()
+    lowest = value_of(state.floor[0], state.flip, state.drop)
+    assert (seen[np.ix_(real, ~real)] < lowest).all()
+    assert (seen[np.ix_(~real, real)] < lowest).all()
+    assert (level > lowest).all()
+
+
+@given(level=st.floats(-(2.0**60), 2.0**60), half=st.booleans())
+def test_what_reaches_a_level_reaches_its_key(level: float, half: bool) -> None:
+    state = new_candidates(1, 1, np.zeros((64, 5), np.float32), half)
+    key = key_below(level, state.drop)
+    above = torch.nextafter(torch.tensor(level, dtype=torch.float64), torch.tensor(torch.inf, dtype=torch.float64))
+    for value in (torch.tensor(level, dtype=torch.float64), above):
+        rounded = value.float().bfloat16() if half else value.float()
+        bits = rounded.view(torch.int16 if half else torch.int32).item()
+        assert key_of(state.flip.dtype.type(bits), state.flip) >= key
+    value = float(value_of(key, state.flip, state.drop))
+    assert value <= level + abs(level) * (2.0**-8 if half else 2.0**-24)
+    assert value >= level - abs(level) * (2.0**-7 if half else 2.0**-23) - 2 * FLUSHED
+
+
+def test_read_only_rows() -> None:
+    x = gaussian(np.random.default_rng(13), n=80).astype(np.float32)
+    expected = knn_graph(x, 3)
+    x.setflags(write=False)
+    assert_same(knn_graph(x, 3), expected)
+
+
+def test_compiled_functions_call_none_of_other_files() -> None:
+    """A cache notices changes of a function's own file only; calls into another file would run stale code."""
+    for info in pkgutil.iter_modules(knn.__path__, f"{knn.__name__}."):
+        module = importlib.import_module(info.name)
+        for name, value in vars(module).items():
+            function = getattr(value, "py_func", None)
+            if function is None or function.__module__ != info.name:
+                continue
+            for used in function.__code__.co_names:
+                called = getattr(function.__globals__.get(used), "py_func", None)
+                assert called is None or called.__module__ == info.name, f"{info.name}.{name} calls {used}"
 
 
 def test_functions_compile_where_nothing_can_be_cached() -> None:

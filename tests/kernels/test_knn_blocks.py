@@ -41,9 +41,7 @@ def from_blocks(
 ) -> Neighbors:
     """The graph from the graphs of blocks and the pairs of blocks; optionally each pair knows what came before."""
     spans = list(itertools.pairwise(edges))
-    lists = [
-        shifted(knn_graph(x[a:b], k, metric=metric, threads=threads, precision=precision), a) for a, b in spans
-    ]
+    lists = [shifted(knn_graph(x[a:b], k, metric=metric, threads=threads, precision=precision), a) for a, b in spans]
     for p, q in itertools.combinations(range(len(spans)), 2):
         (a0, a1), (b0, b1) = spans[p], spans[q]
         of_p, of_q = knn_pair(

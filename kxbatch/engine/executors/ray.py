@@ -12,6 +12,7 @@ import logging
 import os
 import random
 import signal
+import socket
 import threading
 import time
 from collections import deque
@@ -182,13 +183,15 @@ class RayExecutor:
             local: dict[str, Any] = {"object_store_memory": _OBJECT_STORE, "include_dashboard": False}
             handlers = _signal_handlers()
             try:
+                if address:
+                    knock(address)
                 ray.init(
                     address=address or "local",
                     logging_level=logging.ERROR,
                     log_to_driver=False,
                     **({} if address else local),
                 )
-            except (ConnectionError, ValueError, RuntimeError) as error:
+            except (OSError, ValueError, RuntimeError) as error:
                 raise FatalError(
                     f"Ray at {address or 'this machine'}: cannot connect: {error}; "
                     "is the cluster up, the address right, RAY_AUTH_MODE=token set where it wants a token?"
@@ -197,6 +200,17 @@ class RayExecutor:
             for number, handler in handlers.items():  # Ray puts its own in their place
                 signal.signal(number, handler)
         self._connected = True
+
+
+def knock(address: str) -> None:
+    """Open and close a connection: Ray itself tries an address where nobody answers for minutes.
+
+    Raises:
+        OSError: nobody answers.
+    """
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=5).close()
 
 
 def _signal_handlers() -> dict[int, Any]:

@@ -7,6 +7,7 @@ is *pinned*: rows that come later use it as it is. It is fitted again when what 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -100,15 +101,20 @@ def fit_and_pin(node: Node, chain: str, receipts: Mapping[str, Receipt], *, comp
     card = folder.read_json(CARD)
     now = {key: receipt.digest for key, receipt in sorted(receipts.items())}
     reason = refit_reason(node, chain, card, now)
-    if card and reason is None and card["seen"] == now and card["fit"] == node.code("map"):
+    damaged = _damaged(folder, card) if card else set()
+    if card and reason is None and not damaged and card["seen"] == now and card["fit"] == node.code("map"):
         return Pin(card["digest"])
+    if STATE in damaged:
+        reason = reason or "its stored state is damaged"
     current = _merge(stage, (read_arrays(node.folder, receipt.file) for _, receipt in sorted(receipts.items())))
     pinned = current if reason else read_arrays(folder, STATE)
     drift = 0.0 if reason else stage.drift(pinned, current)
     limit = getattr(node.config, "max_drift", float("inf"))
     if reason is None and getattr(node.config, "refit", "never") == "on-drift" and drift > limit:
         reason, pinned = f"drift {drift:.3g} is over max_drift {limit:g}", current
-    digest = _publish(node, stage.fit(pinned, current), pinned)
+    artifact = stage.fit(pinned, current)
+    files = _publish(folder, artifact, pinned)
+    digest = fingerprint({name: files[name] for name in artifact.arrays})
     rows = {"rows": sum(receipt.rows_in for receipt in receipts.values()), "run": run}
     fitted = {"fitted_on": now, "fitted": rows | {"at": datetime.now(UTC).isoformat(timespec="seconds")}}
     kept = {key: card[key] for key in ("fitted_on", "fitted", "provisional")} if card and reason is None else None
@@ -123,6 +129,7 @@ def fit_and_pin(node: Node, chain: str, receipts: Mapping[str, Receipt], *, comp
         "fit": node.code("map"),
     }
     new_card |= {"chain": chain, "digest": digest, "drift": drift, "seen": now, "provisional": not complete}
+    new_card["files"] = files
     folder.publish_json(CARD, new_card | fitted | (kept or {}))
     return Pin(digest, _note(reason, drift, card))
 
@@ -148,11 +155,21 @@ def _merge(stage: FoldStage[Any], states: Iterable[Arrays]) -> Arrays:
     return merged
 
 
-def _publish(node: Node, artifact: Artifact, pinned: Arrays) -> str:
-    folder = node.folder.child(ARTIFACT)
-    digests = publish_artifact(folder, artifact)
-    publish_arrays(folder, STATE, pinned)
-    return fingerprint({name: digests[name] for name in artifact.arrays})
+def _damaged(folder: Folder, card: Mapping[str, Any]) -> set[str]:
+    """Files of the artifact that are not as they were published; they are small, and every later row depends on them."""
+    return {name for name, digest in card["files"].items() if _digest(folder, name) != digest}
+
+
+def _digest(folder: Folder, name: str) -> str | None:
+    return hashlib.sha256(folder.read(name)).hexdigest() if folder.exists(name) else None
+
+
+def _publish(folder: Folder, artifact: Artifact, pinned: Arrays) -> dict[str, str]:
+    """Publish the artifact and the state behind it; arrays that this configuration no longer makes go."""
+    files = publish_artifact(folder, artifact) | {STATE: publish_arrays(folder, STATE, pinned).digest}
+    for name in set(folder.names(".safetensors")) - files.keys():
+        folder.remove(name)
+    return files
 
 
 def publish_artifact(folder: Folder, artifact: Artifact) -> dict[str, str]:

@@ -1,8 +1,8 @@
 """Pairs: every unordered pair of blocks once, then the lists of each block, then what follows from all of them.
 
 A block is a run of whole shards. New rows make new blocks, which adds the pairs with themselves and with the old blocks; no
-old pair is computed again. Results of a pair hold row numbers local to a block. Global numbers come in when they are gathered; they follow
-shard order, so that no result depends on how shards happened to be laid into blocks.
+old pair is computed again. Results of a pair hold row numbers local to a block. Global numbers come in when they are gathered;
+they follow shard order, so that no result depends on how shards happened to be laid into blocks.
 """
 
 from __future__ import annotations
@@ -178,8 +178,10 @@ def conclude(
     records = {str(patch.shard): _publish_patch(node, patch, np.array(firsts, np.int64)) for patch in patches}
     card = {"kind": node.config.kind, "version": node.stage.version, "configuration": node.config.semantic()}
     card |= {"column": stage.column, "rows": corpus.rows, "files": digests}
-    if "fold" not in stage.phases:
-        node.folder.child(ARTIFACT).publish_json(CARD, card)
+    if "fold" in stage.phases:  # the fold has a card already: the files join it
+        card = node.folder.child(ARTIFACT).read_json(CARD)
+        card["files"] |= digests
+    node.folder.child(ARTIFACT).publish_json(CARD, card)
     node.folder.publish_json(PATCHES, {"conclusion": key, "patches": records})
     return records
 

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kxbatch.errors import nearest
+from kxbatch.kernels.knn.compiled import squared_norms
 from kxbatch.kernels.knn.duplicates import Groups, group_rows
 from kxbatch.kernels.knn.neighbors import Metric
-from kxbatch.kernels.knn.scoring import squared_norms
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # has no type information
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -39,30 +39,33 @@ class Crew:
         """
         waiting, busy, changed = list(pairs), set[int](), threading.Condition()
 
+        def take() -> Pair | None:
+            with changed:
+                while waiting:
+                    pair = next((pair for pair in waiting if busy.isdisjoint(pair)), None)
+                    if pair is not None:
+                        waiting.remove(pair)
+                        busy.update(pair)
+                        return pair
+                    changed.wait()
+                return None
+
         def labour() -> None:
-            while True:
-                with changed:
-                    while True:
-                        if not waiting:
-                            return
-                        pair = next((pair for pair in waiting if busy.isdisjoint(pair)), None)
-                        if pair is not None:
-                            break
-                        changed.wait()
-                    waiting.remove(pair)
-                    busy.update(pair)
+            while (pair := take()) is not None:
                 try:
                     work(pair)
-                except BaseException:
-                    with changed:
-                        waiting.clear()
-                    raise
                 finally:
                     with changed:
                         busy.difference_update(pair)
                         changed.notify_all()
 
-        labourers: list[Future[None]] = [self._pool.submit(labour) for _ in range(self.threads)]
+        labourers = [self._pool.submit(labour) for _ in range(self.threads)]
+        try:
+            wait(labourers, return_when=FIRST_EXCEPTION)
+        finally:  # after an error or an interrupt nothing more is begun
+            with changed:
+                waiting.clear()
+                changed.notify_all()
         for labourer in labourers:
             labourer.result()
 

@@ -18,7 +18,7 @@ SAMPLE = 4096  # rows that the centre and the shift are estimated from; any valu
 
 @dataclass(frozen=True)
 class Frame:
-    """Row i becomes `scale_i x_i - anchor_i centre`; levels are `factor * score - shift`, see `candidates.Rows`.
+    """Row i becomes `scale_i x_i - anchor_i centre`; levels are `factor * score - shift`, see `compiled.Rows`.
 
     Attributes:
         euclidean: levels are minus half squared distances, else products.
@@ -84,9 +84,7 @@ def _centre(v: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray((v * np.minimum(1.0, limit / np.maximum(norms, 2.0**-500))[:, None]).mean(axis=0))
 
 
-def _typical_level(
-    queries: NDArray[np.float64], corpus: NDArray[np.float64], share: float, euclidean: bool
-) -> float:
+def _typical_level(queries: NDArray[np.float64], corpus: NDArray[np.float64], share: float, euclidean: bool) -> float:
     levels = queries @ corpus.T
     if euclidean:
         levels -= 0.5 * (np.square(queries).sum(axis=1)[:, None] + np.square(corpus).sum(axis=1))

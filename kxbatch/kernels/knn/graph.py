@@ -14,8 +14,8 @@ from llvmlite import binding
 from numpy.typing import ArrayLike, NDArray
 
 from kxbatch.kernels.knn.blocks import Block, read_block
+from kxbatch.kernels.knn.compiled import expand
 from kxbatch.kernels.knn.crew import Crew, crew_of
-from kxbatch.kernels.knn.duplicates import expand
 from kxbatch.kernels.knn.frame import CHUNK
 from kxbatch.kernels.knn.neighbors import Metric, Neighbors, Precision, empty_lists
 from kxbatch.kernels.knn.search import Lists, search_between, search_self
@@ -137,7 +137,7 @@ def _check(k: int, threads: int, precision: str) -> bool:
         return precision == "bf16"
     features = binding.get_host_cpu_features()  # without the instructions a bfloat16 product is 5 to 80 times slower
     fast = features.get("avx512bf16", False) or features.get("amx-bf16", False)
-    return bool(fast and torch.backends.mkldnn.is_available())
+    return bool(fast and torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]  # torch has no types here
 
 
 def _check_dimensions(a: Block, b: Block, names: str) -> None:

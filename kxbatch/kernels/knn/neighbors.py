@@ -9,8 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from kxbatch.kernels.knn.jit import jit
-from kxbatch.kernels.knn.scoring import best_first, offer
+from kxbatch.kernels.knn.compiled import best_of
 
 Metric = Literal["cosine", "inner", "euclidean"]
 Precision = Literal["auto", "bf16", "fp32"]
@@ -53,25 +52,10 @@ def merge(lists: Sequence[Neighbors], k: int, *, metric: Metric) -> Neighbors:
     indices = np.concatenate([one.indices for one in lists], axis=1)
     scores = sign * np.concatenate([one.scores for one in lists], axis=1)
     best, who = empty_lists(len(indices), k)
-    _best_of(scores, indices, best, who)
+    best_of(scores, indices, best, who)
     return Neighbors(who, sign * best)
 
 
 def empty_lists(n: int, k: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Scores (-inf) and indices (-1) of lists that hold nothing yet, each `[n, k]`."""
     return np.full((n, k), -np.inf), np.full((n, k), -1, np.int64)
-
-
-@jit
-def _best_of(
-    scores: NDArray[np.float64],
-    indices: NDArray[np.int64],
-    best: NDArray[np.float64],
-    who: NDArray[np.int64],
-) -> None:
-    for i in range(scores.shape[0]):
-        size = 0
-        for a in range(scores.shape[1]):
-            if indices[i, a] >= 0:
-                size = offer(best[i], who[i], size, scores[i, a], indices[i, a])
-        best_first(best[i], who[i], size)

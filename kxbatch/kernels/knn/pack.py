@@ -27,12 +27,10 @@ import torch
 from numpy.typing import NDArray
 
 from kxbatch.kernels.knn.blocks import Block
-from kxbatch.kernels.knn.candidates import PADDING, Rows
+from kxbatch.kernels.knn.compiled import GROUP, LANES, PADDING, Rows
 from kxbatch.kernels.knn.crew import Crew
-from kxbatch.kernels.knn.filter import GROUP
 from kxbatch.kernels.knn.frame import CHUNK, Frame
 from kxbatch.kernels.knn.jit import jit
-from kxbatch.kernels.knn.scoring import LANES
 
 EXTRA = 6  # columns beside the vector
 
@@ -58,9 +56,7 @@ class Packed:
     labels: tuple[NDArray[np.int64], ...]
 
 
-def pack(
-    blocks: tuple[Block, ...], frame: Frame, labels: list[NDArray[np.int64]], half: bool, crew: Crew
-) -> Packed:
+def pack(blocks: tuple[Block, ...], frame: Frame, labels: list[NDArray[np.int64]], half: bool, crew: Crew) -> Packed:
     """Packs the distinct rows of the blocks in the order of their labels.
 
     Args:

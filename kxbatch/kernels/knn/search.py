@@ -10,14 +10,22 @@ import torch
 from numpy.typing import NDArray
 
 from kxbatch.kernels.knn.blocks import Block
-from kxbatch.kernels.knn.candidates import Candidates, new_candidates, new_scratch
+from kxbatch.kernels.knn.compiled import (
+    GROUP,
+    Candidates,
+    Tile,
+    apply_floors,
+    filter_tile,
+    new_candidates,
+    new_scratch,
+    rerank,
+    seed_floors,
+)
 from kxbatch.kernels.knn.crew import Crew, Pair
-from kxbatch.kernels.knn.filter import GROUP, Tile, filter_tile, seed_floors
 from kxbatch.kernels.knn.frame import CHUNK, choose_frame
 from kxbatch.kernels.knn.neighbors import Metric, empty_lists
 from kxbatch.kernels.knn.order import locality_labels
 from kxbatch.kernels.knn.pack import Packed, pack
-from kxbatch.kernels.knn.rerank import apply_floors, rerank
 
 TILE = 1024  # rows and columns of a tile, 2 MiB in bfloat16
 PART = 4096  # rows of a part; two parts are one task
@@ -95,7 +103,7 @@ def search_between(
         pairs: list[Pair] = [(p, len(rows) + q) for p, q in far]
         crew.map_disjoint(lambda pair: sweep.sweep(rows[pair[0]], columns[pair[1] - len(rows)]), pairs)
     else:
-        crew.map(lambda part: [sweep.sweep(part, column) for column in columns], rows)
+        crew.map(lambda part: sweep.sweep(part, (spans[1][0], spans[1][2])), rows)
     for which in range(1 + both):
         sweep.finish(which, lists[which], crew)
     return lists
@@ -113,9 +121,7 @@ def _parts(span: tuple[int, int, int], threads: int) -> list[Span]:
     return _cut(start, end, math.ceil(size / step) * step)
 
 
-def _prepare(
-    blocks: tuple[Block, ...], k: int, available: int, metric: Metric, half: bool, crew: Crew
-) -> _Sweep:
+def _prepare(blocks: tuple[Block, ...], k: int, available: int, metric: Metric, half: bool, crew: Crew) -> _Sweep:
     frame = choose_frame(blocks, k, metric)
     packed = pack(blocks, frame, locality_labels(blocks, frame, half, crew), half, crew)
     candidates = new_candidates(k, available, packed.allowance, half)
@@ -198,10 +204,6 @@ class _Sweep:
             first = max(other_start, min(middle, other_end - TILE))
             pairs.append(((lo, hi), (first, min(first + TILE, other_end))))
         return pairs
-
-    def seed(self, rows: Span, columns: Span) -> None:
-        """First floors of rows, from some columns of another block."""
-        seed_floors(self.tile(rows, columns), rows[0], columns[0], self.candidates.k, self.candidates)
 
     def finish(self, which: int, lists: Lists, crew: Crew) -> None:
         """Writes the lists of a block."""
