@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from kxbatch.engine.corpus import CorpusPlan
 from kxbatch.engine.job import Job, Node
+from kxbatch.engine.manifest import CorpusPlan
 from kxbatch.engine.worker import Assignment
 
 

@@ -11,8 +11,8 @@ from typing import Any
 from kxbatch.data.parts import read_footer
 from kxbatch.data.receipts import Receipt, parse_receipt, receipt_name
 from kxbatch.data.storage import Folder
-from kxbatch.engine.corpus import MANIFEST, parse_manifest
 from kxbatch.engine.export import KIND
+from kxbatch.engine.manifest import MANIFEST, parse_manifest
 from kxbatch.engine.phases.folding import CARD
 from kxbatch.engine.worker import ARTIFACT
 from kxbatch.errors import ConfigError

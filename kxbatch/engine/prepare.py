@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from kxbatch.engine.corpus import CorpusPlan, check_readable, plan_corpus
+from kxbatch.engine.corpus import check_readable, plan_corpus
 from kxbatch.engine.job import Job, Node, build_tree
+from kxbatch.engine.manifest import CorpusPlan
 
 
 def prepare(job: Job) -> tuple[CorpusPlan, list[Node]]:

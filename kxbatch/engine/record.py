@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from kxbatch.engine.corpus import CorpusPlan
 from kxbatch.engine.job import Job, Node
+from kxbatch.engine.manifest import CorpusPlan
 from kxbatch.spec.fingerprint import fingerprint
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from kxbatch.data.quarantine import SCHEMA, read_quarantine
 from kxbatch.data.receipts import read_receipts
 from kxbatch.data.sources import discover
-from kxbatch.engine.corpus import MANIFEST, parse_manifest
+from kxbatch.engine.manifest import MANIFEST, parse_manifest
 from kxbatch.engine.output import Output
 from kxbatch.errors import ConfigError, nearest
 

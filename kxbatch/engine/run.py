@@ -13,11 +13,11 @@ from typing import Any, TextIO
 
 from kxbatch.data.receipts import Receipt
 from kxbatch.engine.assign import assign
-from kxbatch.engine.corpus import MANIFEST, CorpusPlan, save_manifest
 from kxbatch.engine.defects import clear_defects, read_defects
 from kxbatch.engine.executors.base import Executor
 from kxbatch.engine.job import Job, Node
 from kxbatch.engine.lease import Lease
+from kxbatch.engine.manifest import MANIFEST, CorpusPlan, save_manifest
 from kxbatch.engine.phases.folding import Pin, fit_and_pin, fold_units
 from kxbatch.engine.phases.mapping import CONFIGURATION, map_units
 from kxbatch.engine.phases.pairing import (

@@ -8,7 +8,8 @@ from typing import Any
 import polars as pl
 
 from kxbatch.data.storage import Folder
-from kxbatch.engine.corpus import MANIFEST, CorpusPlan, parse_manifest, read_source, source_task
+from kxbatch.engine.corpus import read_source, source_task
+from kxbatch.engine.manifest import MANIFEST, CorpusPlan, parse_manifest
 from kxbatch.engine.output import Output, open_output
 from kxbatch.errors import KxbatchError
 from kxbatch.spec.model import InputSection

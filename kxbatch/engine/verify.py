@@ -9,9 +9,9 @@ from pathlib import Path
 
 from kxbatch.data.receipts import BOOKKEEPING
 from kxbatch.data.storage import Folder, output_folder
-from kxbatch.engine.corpus import MANIFEST
 from kxbatch.engine.defects import NAME, Defect, save_defects
 from kxbatch.engine.lease import is_held, read_lease
+from kxbatch.engine.manifest import MANIFEST
 from kxbatch.engine.record import RECORD
 from kxbatch.engine.stage_check import Checked, StageCheck, file_digest
 from kxbatch.errors import ConfigError, FatalError, LeaseHeld, nearest

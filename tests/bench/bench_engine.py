@@ -1,7 +1,7 @@
 """What the engine costs: a whole job against its encoder called in one bare loop, model load on both sides.
 
-The job plans, leases, commits every shard with fsync and receipts, and writes its record; the loop reads the same texts and encodes them
-in the same portions, and writes nothing. Same process, same threads, interleaved, medians.
+The job plans, leases, commits every shard with fsync and receipts, and writes its record; the loop reads the same texts and
+encodes them in the same portions, and writes nothing. Same process, same threads, interleaved, medians.
 """
 
 from __future__ import annotations

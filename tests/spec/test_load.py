@@ -133,9 +133,9 @@ def test_set_values_are_toml_or_plain_strings() -> None:
 
 def test_files_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "audit.toml").write_text("[job\n")
-    with pytest.raises(ConfigError, match="no such job file; did you mean 'audit.toml'"):
+    with pytest.raises(ConfigError, match=r"no such job file; did you mean 'audit.toml'"):
         read_toml(tmp_path / "audti.toml")
-    with pytest.raises(ConfigError, match="not valid TOML.*line 1"):
+    with pytest.raises(ConfigError, match=r"not valid TOML.*line 1"):
         read_toml(tmp_path / "audit.toml")
     (tmp_path / "latin.toml").write_bytes(b"name = '\xe9'")
     with pytest.raises(ConfigError, match="cannot be read"):

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from kxbatch.data.receipts import Receipt
-from kxbatch.engine.corpus import CorpusPlan, source_task
+from kxbatch.engine.corpus import source_task
 from kxbatch.engine.job import Job
+from kxbatch.engine.manifest import CorpusPlan
 from kxbatch.spec.fingerprint import fingerprint
 
 
