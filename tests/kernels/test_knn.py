@@ -65,6 +65,7 @@ def brute(scores: NDArray[np.float64], k: int, metric: str, *, same: bool) -> Ne
 
 def assert_same(found: Neighbors, expected: Neighbors) -> None:
     np.testing.assert_array_equal(found.scores, expected.scores)
+    np.testing.assert_array_equal(np.signbit(found.scores), np.signbit(expected.scores))  # no -0.0 beside 0.0
     np.testing.assert_array_equal(found.indices, expected.indices)
 
 
