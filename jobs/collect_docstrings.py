@@ -66,8 +66,7 @@ def is_public(module_name: str) -> bool:
     """Whether a module is part of its package's interface: not private, vendored, a test or generated."""
     parts = module_name.split(".")
     return len(parts) <= MAX_DEPTH and not any(
-        part.startswith("_") or "test" in part or part.endswith("_pb2") or part in PRIVATE_PARTS
-        for part in parts[1:]
+        part.startswith("_") or "test" in part or part.endswith("_pb2") or part in PRIVATE_PARTS for part in parts[1:]
     )
 
 
@@ -264,9 +263,7 @@ def collect(packages: Sequence[str], limit: int, output: Path) -> str:
 
 def main() -> None:
     """Parse the command line and collect."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="JSONL file to write")
     parser.add_argument("--limit", type=int, default=10_000, help="most rows to keep (default 10000)")
     parser.add_argument("--package", action="append", help="import name, repeatable (default: a fixed list)")

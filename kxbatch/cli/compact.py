@@ -15,7 +15,7 @@ from kxbatch.cli.common import json_option, loud, print_json, show, volume_optio
 @json_option
 @volume_options
 def command(dataset: str, target_size: str, as_json: bool, quiet: bool, verbose: bool) -> None:
-    r"""Rewrite many small parts of a flat dataset, such as an export, into few; in place, in one step.
+    """Rewrite many small parts of a flat dataset, such as an export, into few; in place, in one step.
 
     Rows and their order stay. Readers see the old parts or the new ones, never both; killed, it leaves the dataset whole.
 

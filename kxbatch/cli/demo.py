@@ -20,7 +20,7 @@ ROWS = 10_000
 @click.option("--executor", type=click.Choice(["inline", "ray"]), default="ray", show_default=True)
 @volume_options
 def command(rows: int, executor: str, quiet: bool, verbose: bool) -> None:
-    r"""Run the main job on real text: the docstrings of the packages installed beside kxbatch.
+    """Run the main job on real text: the docstrings of the packages installed beside kxbatch.
 
     Collects the corpus into out/demo, embeds it with the packaged MiniLM encoder, whitens it, audits the neighbour graph before and
     after, and ends with the five numbers that matter and the path of the report. Run it again: nothing is done twice.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @json_option
 @volume_options
 def command(ray: bool, address: str | None, as_json: bool, quiet: bool, verbose: bool) -> None:
-    r"""Check this machine: versions, CPU, BLAS, memory, disk, torch, Ray; what is wrong, and the mend.
+    """Check this machine: versions, CPU, BLAS, memory, disk, torch, Ray; what is wrong, and the mend.
 
     Exit status 1 if something will not work. With -q only what is wrong is shown.
 

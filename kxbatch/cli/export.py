@@ -27,7 +27,7 @@ def command(
     quiet: bool,
     verbose: bool,
 ) -> None:
-    r"""Join the stages of an output into one flat dataset: a row for each row of the corpus, all stages' columns.
+    """Join the stages of an output into one flat dataset: a row for each row of the corpus, all stages' columns.
 
     A folder gets one Parquet part a shard; an earlier export of the same output is replaced as a whole. A single file is
     for up to a million rows; in JSONL and CSV vectors are JSON lists.

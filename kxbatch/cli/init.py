@@ -19,7 +19,7 @@ DEFAULT = "corpus_audit"
 @json_option
 @volume_options
 def command(folder: Path, template: str, force: bool, as_json: bool, quiet: bool, verbose: bool) -> None:
-    r"""Write a commented job file, job.toml, to start from.
+    """Write a commented job file, job.toml, to start from.
 
     \b
     Examples:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @json_option
 @volume_options
 def command(dataset: str, count: int, as_json: bool, quiet: bool, verbose: bool) -> None:
-    r"""Look at a dataset: columns, rows, nulls; of vectors: lengths, norms, NaN, zeros, mean cosine; the first rows.
+    """Look at a dataset: columns, rows, nulls; of vectors: lengths, norms, NaN, zeros, mean cosine; the first rows.
 
     DATASET is a stage's folder, any folder of Parquet files, or one file. All rows are read, in bounded memory.
 

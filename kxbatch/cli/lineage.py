@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @json_option
 @volume_options
 def command(file: str, as_json: bool, quiet: bool, verbose: bool) -> None:
-    r"""Show where a part came from: stage by stage up to the source file, with model, fit, run and digest.
+    """Show where a part came from: stage by stage up to the source file, with model, fit, run and digest.
 
     \b
     Examples:

@@ -39,7 +39,7 @@ def command(
     quiet: bool,
     verbose: bool,
 ) -> None:
-    r"""Show what a run would do, and why; change nothing.
+    """Show what a run would do, and why; change nothing.
 
     Units are shards, and pairs and lists of blocks where a stage compares rows. `pending` ones are new, `stale` ones were done
     from something that has changed since.

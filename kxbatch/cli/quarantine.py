@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def command() -> None:
-    r"""Rows that were set aside: list, show, replay.
+    """Rows that were set aside: list, show, replay.
 
     \b
     Examples:
@@ -32,7 +32,7 @@ def command() -> None:
 @json_option
 @volume_options
 def list_reasons(output: str, as_json: bool, quiet: bool, verbose: bool) -> None:
-    r"""Count the rows set aside, by stage and error.
+    """Count the rows set aside, by stage and error.
 
     \b
     Example:
@@ -63,7 +63,7 @@ def list_reasons(output: str, as_json: bool, quiet: bool, verbose: bool) -> None
 def show_rows(
     output: str, stage: str | None, error: str | None, count: int, as_json: bool, quiet: bool, verbose: bool
 ) -> None:
-    r"""Show rows set aside: id, shard, row, why, and how the row began.
+    """Show rows set aside: id, shard, row, why, and how the row began.
 
     \b
     Example:
@@ -91,7 +91,7 @@ def show_rows(
 @json_option
 @volume_options
 def replay(source: str, stage: str | None, as_json: bool, quiet: bool, verbose: bool) -> None:
-    r"""Do the shards again of which rows were set aside, and whatever follows from them.
+    """Do the shards again of which rows were set aside, and whatever follows from them.
 
     For when the cause is mended: a model, a service, a limit. A mended input file needs no replay, `kxbatch run` sees it.
     Given an output, the job is the one of its last run. What else is pending is done, too.

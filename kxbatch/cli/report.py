@@ -13,7 +13,7 @@ from kxbatch.cli.common import json_option, loud, output_argument, print_json, v
 @json_option
 @volume_options
 def command(output: str, show_it: bool, as_json: bool, quiet: bool, verbose: bool) -> None:
-    r"""Build report.html of an output, again if need be; one file, to look at or to send.
+    """Build report.html of an output, again if need be; one file, to look at or to send.
 
     \b
     Example:

@@ -41,7 +41,7 @@ def command(
     quiet: bool,
     verbose: bool,
 ) -> None:
-    r"""Run or resume a job: whatever is already done is kept, whatever is new or changed is done.
+    """Run or resume a job: whatever is already done is kept, whatever is new or changed is done.
 
     \b
     Examples:

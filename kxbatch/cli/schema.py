@@ -13,7 +13,7 @@ from kxbatch.errors import ConfigError, nearest
 @click.option("--json", "as_json", is_flag=True, help="JSON is what it prints anyway.")
 @volume_options
 def command(kind: str | None, as_json: bool, quiet: bool, verbose: bool) -> None:
-    r"""Print the JSON schema of job files; editors complete and check with it.
+    """Print the JSON schema of job files; editors complete and check with it.
 
     \b
     Examples:

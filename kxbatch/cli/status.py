@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @json_option
 @volume_options
 def command(output: str, as_json: bool, quiet: bool, verbose: bool) -> None:
-    r"""Show the state of a run, live or finished: what is done, who runs it, the last errors, what to do next.
+    """Show the state of a run, live or finished: what is done, who runs it, the last errors, what to do next.
 
     \b
     Examples:

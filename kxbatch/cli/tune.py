@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.option("--test", type=click.Path(path_type=Path), help="Further pairs, scored at the chosen point only.")
 @click.option("--columns", metavar="A,B,SCORE", help="Columns of the pairs; absent: two texts and a number.")
 @click.option("--stage", help="The whiten stage, where there are several.")
-@click.option("--dims", metavar="N,N,...", help="Widths to try; absent: powers of two and the full width.")
+@click.option("--dims", metavar="N,N,...", help="Widths to try; absent: powers of two and the numerical rank.")
 @click.option("--fit-on", type=click.Choice(["corpus", "pairs"]), default="corpus", show_default=True)
 @click.option("--set", "sets", multiple=True, metavar="STAGE.KEY=VALUE", help="Override a key; repeatable.")
 @json_option
@@ -38,7 +38,7 @@ def command(
     quiet: bool,
     verbose: bool,
 ) -> None:
-    r"""Sweep beta, gamma and dim of whitening, from the moments that a run stored.
+    """Sweep beta, gamma and dim of whitening, from the moments that a run stored.
 
     With --pairs the Spearman correlation with the gold scores decides. Without, isotropy and hubness of every point are shown
     and nothing is chosen: no label-free figure tells which setting is best.

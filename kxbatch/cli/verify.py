@@ -22,7 +22,7 @@ DEFECTS = 3
 @json_option
 @volume_options
 def command(output: str, stage: str | None, as_json: bool, quiet: bool, verbose: bool) -> None:
-    r"""Re-read everything an output claims to have: every file's bytes, rows and columns against its receipt.
+    """Re-read everything an output claims to have: every file's bytes, rows and columns against its receipt.
 
     Exit status 3 if anything is wrong. Defects stay on record, and the next `kxbatch run` of the job does those units again.
 

@@ -80,6 +80,7 @@ class Node:
         columns: what its shards hold, and of what kind (without `id`).
         identity: what decides the result besides the configuration.
         chain: fingerprint of its configuration and everything above it, data left out.
+        seed: of the job.
     """
 
     name: str
@@ -89,6 +90,7 @@ class Node:
     columns: dict[str, ColumnKind]
     identity: dict[str, str]
     chain: str
+    seed: int
 
     @property
     def config(self) -> StageConfig:
@@ -99,7 +101,8 @@ class Node:
     def code(self, phase: Phase) -> str:
         """Fingerprint of what a phase computes: kind, version, configuration, model."""
         kind, version = self.config.kind, self.stage.version
-        return fingerprint([kind, version, phase, self.stage.semantic(phase), self.identity])
+        seed = self.seed if self.stage.draws else None
+        return fingerprint([kind, version, phase, self.stage.semantic(phase), self.identity, seed])
 
 
 def build_tree(job: Job, columns: Mapping[str, ColumnKind]) -> list[Node]:
@@ -128,7 +131,8 @@ def build_tree(job: Job, columns: Mapping[str, ColumnKind]) -> list[Node]:
         kept = {name: _kept(where, name, upstream, available[upstream], added) for name in config.keep}
         chain = fingerprint([chains[upstream], config.kind, stage.version, config.semantic(), identity, column])
         folder = job.output.child(config.name)
-        nodes.append(Node(config.name, upstream, stage, folder, {**kept, **added}, identity, chain))
+        columns_out = {**kept, **added}
+        nodes.append(Node(config.name, upstream, stage, folder, columns_out, identity, chain, job.spec.job.seed))
         available[config.name], chains[config.name] = nodes[-1].columns, chain
     return nodes
 

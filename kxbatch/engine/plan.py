@@ -174,4 +174,5 @@ def _why(node: Node, judged: Judged) -> str:
     if "configuration" not in judged.reason or judged.state != "stale" or card is None:
         return judged.reason
     now = node.stage.semantic("map") | node.identity
-    return f"{judged.reason} ({'; '.join(differences(card, now)) or 'another version of the stage'})"
+    changes = "; ".join(differences(card, now))
+    return f"{judged.reason} ({changes})" if changes else judged.reason

@@ -22,6 +22,7 @@ from kxbatch.engine.worker import ARTIFACT
 from kxbatch.errors import ConfigError, nearest
 from kxbatch.kernels.correlation import SweepPoint, spearman, sweep
 from kxbatch.kernels.moments import Moments, fold
+from kxbatch.kernels.whitening import decompose
 from kxbatch.stages.base import Context
 
 GRID = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -85,7 +86,7 @@ def tune_on_pairs(
         test: further pairs, scored only at the chosen point.
         columns: names of first text, second text and score; absent: the first two text columns and the first numeric one.
         stage: name of the whiten stage; needed when there are several.
-        dims: widths to try; absent: powers of two up to the width, and the width.
+        dims: widths to try; absent: powers of two below the numerical rank, and the rank.
         fit_on: moments of the corpus as stored, or of the pairs' own texts.
 
     Raises:
@@ -100,7 +101,8 @@ def tune_on_pairs(
         raise ConfigError(
             f"stage {whiten.name}: its moments have width {len(moments.mean)}, the pairs {width}; run the job again"
         )
-    tried = list(dims) if dims else sorted({2**i for i in range(4, 14) if 2**i < width} | {width})
+    rank = decompose(moments, 1.0).rank
+    tried = list(dims) if dims else sorted({2**i for i in range(4, 14) if 2**i < rank} | {rank})
     points = sweep(moments, dev.left, dev.right, dev.gold, GRID, GRID, tried)
     scored = [p for p in points if p.spearman is not None]
     if not scored:

@@ -29,7 +29,7 @@ def build(output: Path, texts: Texts | None = None) -> Path:
     from kxbatch.report.reader import read
 
     page = output / "report.html"
-    partial = output / f".report.html.{os.getpid()}.tmp"
+    partial = output / f".tmp-report.html-{os.getpid()}"
     try:
         partial.write_bytes(render(read(output, texts)).encode("utf-8", "replace"))
         partial.replace(page)

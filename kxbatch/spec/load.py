@@ -68,8 +68,10 @@ def parse_job(
     Raises:
         ConfigError: naming file, key path, what is allowed and the nearest match.
     """
-    for assignment in [*_from_environment(environment or {}), *overrides]:
-        raw = _override(raw, assignment, origin)
+    for variable, assignment in _from_environment(environment or {}):
+        raw = _override(raw, assignment, f"{origin}: {variable}")
+    for assignment in overrides:
+        raw = _override(raw, assignment, f"{origin}: --set {assignment!r}")
     try:
         spec = job_type(kinds).model_validate(raw)
     except ValidationError as error:
@@ -94,19 +96,20 @@ def _check_inputs(spec: JobSpec, origin: str) -> None:
         raise ConfigError(f"{where}: no stage '{upstream}'; allowed: {', '.join(known)}{nearest(upstream, known)}")
 
 
-def _from_environment(environment: Mapping[str, str]) -> Iterable[str]:
+def _from_environment(environment: Mapping[str, str]) -> Iterable[tuple[str, str]]:
+    """Variables that override, and what they assign."""
     for variable, value in sorted(environment.items()):
         if variable.startswith("KXBATCH_") and "__" in variable:
             path = variable.removeprefix("KXBATCH_").lower().split("__")
-            yield f"{'.'.join(path)}={value}"
+            yield variable, f"{'.'.join(path)}={value}"
 
 
-def _override(raw: dict[str, Any], assignment: str, origin: str) -> dict[str, Any]:
+def _override(raw: dict[str, Any], assignment: str, where: str) -> dict[str, Any]:
     """`raw` with one `section.key=value` applied; `raw` itself stays as it was."""
     path, separator, text = assignment.partition("=")
     section, *keys = path.strip().split(".")
     if not separator or not keys:
-        raise ConfigError(f"--set {assignment!r}: write section.key=value, e.g. whiten.beta=0.5")
+        raise ConfigError(f"{where}: write section.key=value, e.g. whiten.beta=0.5")
     stages = list(raw.get("stage", []))
     if section in _SECTIONS:
         return {**raw, section: _assigned(raw.get(section, {}), keys, _value(text))}
@@ -115,8 +118,7 @@ def _override(raw: dict[str, Any], assignment: str, origin: str) -> dict[str, An
     if not matches:
         allowed = [*_SECTIONS, *names]
         raise ConfigError(
-            f"{origin}: --set {assignment!r}: no section or stage '{section}'; allowed: {', '.join(allowed)}"
-            f"{nearest(section, allowed)}"
+            f"{where}: no section or stage '{section}'; allowed: {', '.join(allowed)}{nearest(section, allowed)}"
         )
     stages[matches[0]] = _assigned(stages[matches[0]], keys, _value(text))
     return {**raw, "stage": stages}

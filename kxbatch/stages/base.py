@@ -108,6 +108,11 @@ class Stage(ABC, Generic[ConfigT]):
     def adds(cls, config: ConfigT) -> tuple[Column, ...]:
         """The columns it adds."""
 
+    @property
+    def draws(self) -> bool:
+        """Whether anything is drawn at random, so that the job's seed decides the result too."""
+        return False
+
     @classmethod
     def also_reads(cls, config: ConfigT) -> tuple[str, ...]:
         """Names of further input columns it works on."""

@@ -109,6 +109,11 @@ class Hubness(FoldStage[HubnessConfig], PairsStage[HubnessConfig]):
         names = ("neighbor_ids", "neighbor_scores", "k_occurrence", "is_hub", "is_antihub")
         return tuple(Column(name, "other") for name in names)
 
+    @property
+    def draws(self) -> bool:
+        """The approximate search starts at random."""
+        return self.config.ann is not None
+
     @classmethod
     def also_reads(cls, config: HubnessConfig) -> tuple[str, ...]:
         """The column that tells queries from the rest."""

@@ -157,7 +157,8 @@ def _merge(stage: FoldStage[Any], states: Iterable[Arrays]) -> Arrays:
 
 def _damaged(folder: Folder, card: Mapping[str, Any]) -> set[str]:
     """Files of the artifact that are not as they were published; they are small, and every later row depends on them."""
-    return {name for name, digest in card["files"].items() if _digest(folder, name) != digest}
+    files = card.get("files", {STATE: ""})
+    return {name for name, digest in files.items() if _digest(folder, name) != digest}
 
 
 def _digest(folder: Folder, name: str) -> str | None:

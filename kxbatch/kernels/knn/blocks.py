@@ -57,7 +57,7 @@ def read_block(x: ArrayLike, metric: Metric, name: str) -> Block:
     squares = np.empty(len(groups.first))
     squared_norms(rows, groups.first, squares)
     if metric == "euclidean":
-        return Block(rows, groups, np.ones_like(squares), np.zeros_like(squares))
+        return Block(rows, groups, np.ones_like(squares), np.full_like(squares, -0.0))  # minus the distance 0
     if metric == "inner":
         return Block(rows, groups, np.ones_like(squares), squares)
     if not squares.all():
