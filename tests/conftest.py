@@ -12,6 +12,7 @@ from support import write_texts
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("RAY_TQDM_PATCH_PRINT", "0")  # as the Ray executor sets it
 
 ENCODER = '''
 """Vectors from character trigrams: cheap, deterministic, and near for near texts."""

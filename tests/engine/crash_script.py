@@ -14,6 +14,7 @@ import os
 import shutil
 import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ class Steps:
         self.count, self.fatal = 0, fatal
 
     def step(self) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return  # heartbeats and progress come with the clock, not with the work
         self.count += 1
         if self.count == self.fatal:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -40,7 +43,9 @@ class Steps:
         write_synced, sync_folder = storage._write_synced, storage._sync_folder
 
         def write(path: Path, content: Any) -> Any:
-            if self.count + 1 == self.fatal:  # leave half a temporary file behind, then die
+            if (
+                self.count + 1 == self.fatal and threading.current_thread() is threading.main_thread()
+            ):  # leave half a temporary file behind, then die
 
                 class Half:
                     closed = False

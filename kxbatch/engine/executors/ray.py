@@ -179,6 +179,7 @@ class RayExecutor:
         if not ray.is_initialized():
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+            os.environ.setdefault("RAY_TQDM_PATCH_PRINT", "0")  # numba cannot compile a print that Ray has replaced
             address = self._address or os.environ.get("RAY_ADDRESS")
             local: dict[str, Any] = {"object_store_memory": _OBJECT_STORE, "include_dashboard": False}
             handlers = _signal_handlers()
