@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from kxbatch.data.receipts import Receipt, read_receipts
+from kxbatch.data.receipts import read_receipts
 from kxbatch.engine.defects import read_defects
 from kxbatch.engine.job import Job, Node
 from kxbatch.engine.phases.folding import CARD, fold_units, refit_reason
 from kxbatch.engine.phases.mapping import CONFIGURATION, map_units
 from kxbatch.engine.phases.pairing import (
+    block_name,
     conclusion_key,
     current_blocks,
     in_blocks,
@@ -105,67 +107,79 @@ def _resources(node: Node) -> str:
 
 
 class _Planner:
-    """Follows the stages; where one is not done, those below it can only be counted."""
+    """Follows the stages; a shard whose upstream part is still to be made can only be counted, the others are judged."""
 
     def __init__(self, job: Job, nodes: list[Node], shards: list[InputShard]) -> None:
         self.phases: list[PhasePlan] = []
         self._shards: dict[str, list[InputShard]] = {"input": shards}
-        self._certain = {"input": True}
+        self._unmade: dict[str, set[str]] = {"input": set()}
         self._chains = {node.name: node.chain for node in nodes}
         self._chains["input"] = fingerprint(job.spec.input.semantic())
         self._defects = read_defects(job.output)
 
     def stage(self, node: Node) -> None:
         """Plan one stage."""
-        shards, certain = self._shards[node.upstream], self._certain[node.upstream]
-        waits = "" if certain else f"waits for {node.upstream}"
+        shards = self._shards[node.upstream]
+        waiting = dict.fromkeys(self._unmade[node.upstream], f"waits for {node.upstream}")
         artifact = ""
         if "fold" in node.stage.phases:
-            certain = self._count(node, "fold", fold_units(node, shards), certain, waits)
-            card = node.folder.child(ARTIFACT).read_json(CARD)
-            now = {key: r.digest for key, r in sorted(read_receipts(node.folder, "fold").items())}
-            reason = refit_reason(node, self._chains[node.upstream], card, now)
-            fits = reason is None and card["fit"] == node.code("map")
-            waits = waits or ("" if fits and certain else f"waits for the fit ({reason or 'configuration changed'})")
-            certain, artifact = certain and fits, card["digest"] if card and "digest" in card else ""
-        patches = None
+            unfolded = self._count(node, "fold", fold_units(node, shards), waiting)
+            artifact, reason = self._artifact(node, bool(unfolded))
+            if reason:
+                waiting = {shard.key: f"waits for the fit ({reason})" for shard in shards} | waiting
+        patches: dict[int, dict[str, Any]] | None = None
         if "pairs" in node.stage.phases and shards:
-            blocks = in_blocks(shards, current_blocks(node, shards))
-            certain = self._count(node, "pairs", pair_units(node, blocks, artifact), certain, waits)
-            lists: dict[str, Receipt] = {}
-            if certain:
-                units = list_units(node, blocks, read_receipts(node.folder, "pairs"))
-                certain = self._count(node, "lists", units, certain, waits)
-                lists = read_receipts(node.folder, "lists")
-            records = read_patches(node, conclusion_key(node, blocks, lists)) if certain else None
-            certain = certain and records is not None
-            patches = patch_tasks(blocks, records) if records is not None else None
-            waits = waits or ("" if certain else "waits for its neighbour lists")
-        if patches is None and "pairs" in node.stage.phases:
-            nothing: dict[int, dict[str, Any]] = {shard.number: {"ingredients": {}, "task": {}} for shard in shards}
-            units = map_units(node, shards, artifact=artifact, patches=nothing)
-        else:
-            units = map_units(node, shards, artifact=artifact, patches=patches)
-        done = self._count(node, "map", units, certain, waits)
-        self._certain[node.name] = done
-        receipts = read_receipts(node.folder, "map")
-        known = {unit.key: receipts[unit.key] for unit in units if unit.key in receipts}
-        self._shards[node.name] = part_shards(node.name, known) if done else shards
+            records = self._lists(node, shards, artifact, waiting)
+            patches = records or {shard.number: {"ingredients": {}, "task": {}} for shard in shards}
+            if records is None:
+                waiting = {shard.key: "waits for its neighbour lists" for shard in shards} | waiting
+        units = map_units(node, shards, artifact=artifact, patches=patches)
+        self._unmade[node.name] = self._count(node, "map", units, waiting)
+        made = {k: r for k, r in read_receipts(node.folder, "map").items() if k not in self._unmade[node.name]}
+        parts = {part.key: part for part in part_shards(node.name, made)}
+        self._shards[node.name] = [parts.get(shard.key, shard) for shard in shards]
 
-    def _count(self, node: Node, phase: str, units: list[Unit], certain: bool, waits: str) -> bool:
-        """Add a phase to the plan; whether all of it is done."""
+    def _artifact(self, node: Node, grows: bool) -> tuple[str, str]:
+        """Digest of the artifact, and why it would be fitted again, if it would."""
+        card = node.folder.child(ARTIFACT).read_json(CARD)
+        now = {key: receipt.digest for key, receipt in sorted(read_receipts(node.folder, "fold").items())}
+        reason = refit_reason(node, self._chains[node.upstream], card, now | ({"more": ""} if grows else {}))
+        if reason is None and card["fit"] != node.code("map"):
+            reason = "configuration changed"
+        return (card["digest"] if card and "digest" in card else ""), reason or ""
+
+    def _lists(
+        self, node: Node, shards: list[InputShard], artifact: str, waiting: Mapping[str, str]
+    ) -> dict[int, dict[str, Any]] | None:
+        """Patches of the shards, None when a pair or a list is still to be made."""
+        blocks = in_blocks(shards, current_blocks(node, shards))
+        held_up = {block_name(b): waiting[s.key] for b in blocks for s in b if s.key in waiting}
+        units = pair_units(node, blocks, artifact)
+        waits = {u.key: held_up[name] for u in units for name in u.key.split("-")[1:] if name in held_up}
+        if self._count(node, "pairs", units, waits):
+            return None
+        if self._count(node, "lists", list_units(node, blocks, read_receipts(node.folder, "pairs")), {}):
+            return None
+        records = read_patches(node, conclusion_key(node, blocks, read_receipts(node.folder, "lists")))
+        return patch_tasks(blocks, records) if records is not None else None
+
+    def _count(self, node: Node, phase: str, units: list[Unit], waiting: Mapping[str, str]) -> set[str]:
+        """Add a phase to the plan; the keys that are not done."""
         receipts = read_receipts(node.folder, phase)
         judged = judge(units, receipts, node.folder, self._defects.get(node.name, frozenset()))
-        if not certain:
-            judged = [Judged(j.unit, "stale" if j.unit.key in receipts else "pending", waits) for j in judged]
+        judged = [
+            Judged(j.unit, "stale" if j.unit.key in receipts else "pending", waiting[j.unit.key])
+            if j.unit.key in waiting
+            else j
+            for j in judged
+        ]
         states = Counter(j.state for j in judged)
         todo = [j for j in judged if j.state != "done"]
-        reasons = Counter(_why(node, j) for j in todo)
         plan = PhasePlan(node.name, phase, len(units), states["done"], states["pending"], states["stale"])
         plan.rows, plan.bytes = sum(j.unit.rows for j in todo), sum(j.unit.bytes for j in todo)
-        plan.reasons = dict(reasons.most_common())
+        plan.reasons = dict(Counter(_why(node, j) for j in todo).most_common())
         self.phases.append(plan)
-        return not todo
+        return {j.unit.key for j in todo}
 
 
 def _why(node: Node, judged: Judged) -> str:

@@ -139,6 +139,20 @@ def test_plan_says_what_and_why_and_changes_nothing(workplace: Path) -> None:
     assert "waits for embed" in waiting.reasons
 
 
+def test_plan_of_a_grown_corpus_names_only_what_is_new(workplace: Path) -> None:
+    run(audit_job())
+    write_texts(workplace / "data/texts-3.jsonl", 120, 10)
+    phases = {(p.stage, p.phase): p for p in kx.plan(audit_job()).phases}
+    old = phases["embed", "map"].done
+    assert phases["embed", "map"].pending == phases["whiten", "fold"].pending == phases["whiten", "map"].pending == 1
+    assert phases["whiten", "map"].done == old
+    assert phases["before", "pairs"].done > 0
+    assert phases["before", "pairs"].stale == 0
+    result = run(audit_job())
+    assert len(fresh(result)["whiten"]) == 1
+    assert kx.plan(audit_job()).to_do == 0
+
+
 def test_limit_is_a_trial_and_the_rest_follows(executor: str, workplace: Path) -> None:
     result = run(audit_job(executor), limit=30)
     assert result.exit_code == 0

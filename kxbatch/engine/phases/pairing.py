@@ -90,13 +90,13 @@ def pair_units(node: Node, blocks: Sequence[Block], artifact: str) -> list[Unit]
     return [_pair_unit(node, blocks[i], blocks[j] if j > i else None, artifact) for i, j in pairs]
 
 
-def _block_name(block: Block) -> str:
+def block_name(block: Block) -> str:
     """Blocks are named by their first shard, which no other block has."""
     return f"{block[0].number:05d}"
 
 
 def _pair_key(a: Block, b: Block) -> str:
-    return f"pair-{_block_name(a)}-{_block_name(b)}"
+    return f"pair-{block_name(a)}-{block_name(b)}"
 
 
 def _pair_unit(node: Node, a: Block, b: Block | None, artifact: str) -> Unit:
@@ -125,7 +125,7 @@ def list_units(node: Node, blocks: Sequence[Block], receipts: Mapping[str, Recei
             sides.append({"segments": segments[j], "file": receipt.file, "side": side})
             digests.append(receipt.digest)
         ingredients = {"configuration": node.code("pairs"), "pairs": fingerprint([digests, segments])}
-        key = f"block-{_block_name(block)}"
+        key = f"block-{block_name(block)}"
         task = {"segments": segments[i], "sides": sides, "corpus": corpus}
         rows = sum(shard.rows for shard in block)
         units.append(Unit("lists", key, state_file("lists", key), ingredients, task, rows))
@@ -170,7 +170,7 @@ def conclude(
         rows=sum(shard.rows for shard in shards),
         blocks=[row_numbers(segments) for segments in _segments(blocks)],
         shards=[(shard.number, first, shard.rows) for first, shard in zip(firsts, shards, strict=True)],
-        lists=lambda i: read_arrays(node.folder, lists[f"block-{_block_name(blocks[i])}"].file),
+        lists=lambda i: read_arrays(node.folder, lists[f"block-{block_name(blocks[i])}"].file),
         names=lambda rows: worker.names(references, rows),
     )
     artifact, patches = stage.conclude(corpus, context)
