@@ -106,6 +106,7 @@ def test_pair_is_two_cross_searches(metric: Metric) -> None:
 @pytest.mark.parametrize("metric", METRICS)
 def test_floor_keeps_what_is_at_least_as_good(metric: Metric) -> None:
     x = corpus(3, 600)
+    x[40:60] = np.random.default_rng(5).standard_normal(10)  # copies in a, none of them in b
     a, b = x[:300], x[300:]
     full, _ = knn_pair(a, b, 8, metric=metric)
     floor = full.scores[:, 4].copy()

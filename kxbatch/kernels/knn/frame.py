@@ -11,7 +11,7 @@ from kxbatch.kernels.knn.blocks import Block
 from kxbatch.kernels.knn.jit import jit
 from kxbatch.kernels.knn.neighbors import Metric
 
-ANCHORS = 2.0**-9, 2.0**20
+ANCHORS = 2.0**-9, 2.0**20  # their range: times the padding it stays below every level, and finite
 CHUNK = 2048  # rows a task
 SAMPLE = 4096  # rows that the centre and the shift are estimated from; any value of them is right, a good one is fast
 

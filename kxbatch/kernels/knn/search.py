@@ -92,11 +92,12 @@ def search_between(
     spans = sweep.packed.spans
     if not both:
         sweep.candidates.floor[spans[1][0] :] = sweep.candidates.flip  # which no key reaches
-    for which, floor in enumerate(floors):
-        if floor is not None:
-            apply_floors(spans[which][0], spans[which][1], sweep.packed.rows, sweep.candidates, floor)
     for which in range(1 + both):
-        crew.map(lambda tile: sweep.seed(*tile), sweep.matched(which))
+        floor = floors[which]
+        if floor is None:
+            crew.map(lambda tile: sweep.seed(*tile), sweep.matched(which))
+        else:
+            apply_floors(spans[which][0], spans[which][1], sweep.packed.rows, sweep.candidates, floor)
     rows, columns = _parts(spans[0], crew.threads), _parts(spans[1], crew.threads)
     if both:
         far = sorted(np.ndindex(len(rows), len(columns)), key=lambda at: abs(at[0] * len(columns) - at[1] * len(rows)))
