@@ -35,6 +35,7 @@ def run(job: dict[str, Any]) -> RunResult:
 def refused(job: dict[str, Any], *words: str, error: type[KxbatchError] = ConfigError) -> None:
     with pytest.raises(error) as caught:
         kx.run(job, quiet=True, report=False)
+    assert caught.value.exit_code == (3 if error is DataError else 2)
     for word in words:
         assert word in str(caught.value)
 
