@@ -63,13 +63,13 @@ def open(path: str | Path) -> Output:
     return open_output(path)
 
 
-def build_report(output: str | Path) -> Path:
+def build_report(output: str | Path) -> str:
     """Build `report.html` of an output; returns its path."""
     from kxbatch.engine.texts import row_texts
     from kxbatch.report import build
 
     folder = open_output(output).folder
-    return build(Path(folder.path), lambda ids: row_texts(folder, ids))
+    return build(folder, lambda ids: row_texts(folder, ids)).path
 
 
 __all__ = ["Job", "Output", "Plan", "RunResult", "build_report", "load_job", "open", "plan", "run"]

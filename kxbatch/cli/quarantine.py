@@ -43,7 +43,7 @@ def list_reasons(output: str, as_json: bool, quiet: bool, verbose: bool) -> None
 
     loud(verbose)
     found = open_output(output)
-    counts = reasons(Path(found.folder.path), found.stages)
+    counts = reasons(found.folder, found.stages)
     if as_json:
         print_json([{"stage": r.stage, "error": r.error, "rows": r.rows} for r in counts])
     elif counts:

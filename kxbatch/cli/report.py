@@ -20,14 +20,15 @@ def command(output: str, show_it: bool, as_json: bool, quiet: bool, verbose: boo
       kxbatch report out/corpus-audit --open
     """
     import webbrowser
+    from pathlib import Path
 
     from kxbatch.api import build_report
 
     loud(verbose)
     path = build_report(output)
     if as_json:
-        print_json({"report": str(path)})
+        print_json({"report": path})
     else:
         click.echo(path)
-    if show_it and not webbrowser.open(path.as_uri()) and not quiet:
+    if show_it and not webbrowser.open(path if "://" in path else Path(path).as_uri()) and not quiet:
         click.echo("no browser here; copy the file to where one is", err=True)

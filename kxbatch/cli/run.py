@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -50,6 +49,8 @@ def command(
       kxbatch run job.toml --set whiten.dim=128 --set job.output=out/trial
     """
     from kxbatch.api import run
+    from kxbatch.data.storage import Folder
+    from kxbatch.report import PAGE
 
     loud(verbose)
     result = run(
@@ -59,12 +60,13 @@ def command(
         quiet=quiet,
         report=not no_report,
     )
-    report = Path(result.output) / "report.html"
+    page = Folder(result.output).file(PAGE)
+    report = page.path if page.size() is not None else None
     if as_json:
-        print_json(result_facts(result) | {"report": str(report) if report.exists() else None})
+        print_json(result_facts(result) | {"report": report})
     else:
         print_result(result)
-        if report.exists():
+        if report:
             click.echo(f"report: {report}")
     sys.exit(result.exit_code)
 

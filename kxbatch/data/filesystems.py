@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
@@ -77,14 +79,24 @@ def resolve(url: str, base: Path | None) -> tuple[pafs.FileSystem, str]:
     address = absolute(url, base)
     scheme, rest = _split(address)
     if scheme == "s3":
-        endpoint = os.environ.get("AWS_ENDPOINT_URL", "")
-        region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or ""
-        if not region and not endpoint:
-            region = _bucket_region(rest.split("/", 1)[0])
-        return _s3(endpoint, region or "us-east-1"), rest
+        return _s3(*s3_server(rest.split("/", 1)[0])), rest
     if scheme == "gs":
         return _gcs(), rest
     return pafs.LocalFileSystem(), address
+
+
+def s3_server(bucket: str) -> tuple[str, str]:
+    """Endpoint (`""` for Amazon's own) and region of an S3 bucket.
+
+    Raises:
+        ConfigError: there is no such bucket.
+        RetryableError: its region could not be looked up.
+    """
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or ""
+    if not region and not endpoint:
+        region = _bucket_region(bucket)
+    return endpoint, region or "us-east-1"
 
 
 def is_local(filesystem: pafs.FileSystem) -> bool:
@@ -109,6 +121,23 @@ def storage_error(error: Exception, url: str) -> KxbatchError:
         return ConfigError(f"{url}: no permission to read it ({error})")
     passing = getattr(error, "errno", None) in _PASSING or any(word in text for word in _REMOTE_WORDS)
     return RetryableError(f"{url}: {error}") if passing else DataError(f"{url}: {error}")
+
+
+@contextmanager
+def reading(url: str) -> Iterator[None]:
+    """Turns the faults of reading a file into errors with policy; that there is no such file stays a FileNotFoundError.
+
+    Raises:
+        ConfigError: missing rights.
+        RetryableError: passing faults.
+        DataError: everything else.
+    """
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except OSError as error:
+        raise storage_error(error, url) from error
 
 
 def _split(url: str) -> tuple[str, str]:

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from kxbatch.data.parts import read_footer
+from kxbatch.data.filesystems import absolute
+from kxbatch.data.parts import open_part, read_footer
 from kxbatch.data.receipts import BOOKKEEPING, read_receipts
-from kxbatch.data.storage import Folder
+from kxbatch.data.storage import File, Folder
 from kxbatch.data.vectors import is_vector, lengths
 from kxbatch.errors import ConfigError, DataError
 
@@ -97,7 +97,7 @@ def inspect(path: str | Path, *, head: int = 5) -> DatasetFacts:
         ConfigError: not a dataset; says what it is instead.
         DataError: a part that cannot be read.
     """
-    files, notes = dataset_files(Path(path))
+    files, notes = dataset_files(absolute(str(path), None))
     schema = read_footer(files[0])[0]
     scan = _Scan(schema, head)
     for file in files:
@@ -113,36 +113,39 @@ def inspect(path: str | Path, *, head: int = 5) -> DatasetFacts:
         )
         for f in schema
     ]
-    size = sum(file.stat().st_size for file in files)
+    size = sum(file.size() or 0 for file in files)
     return DatasetFacts(str(path), len(files), scan.rows, size, columns, scan.head, notes)
 
 
-def dataset_files(path: Path) -> tuple[list[Path], list[str]]:
+def dataset_files(path: str) -> tuple[list[File], list[str]]:
     """The parts of a dataset, in order, and notes; of a stage's folder, those that have a receipt.
+
+    Args:
+        path: a local path or an `s3://` address, absolute.
 
     Raises:
         ConfigError: nothing to read there.
     """
-    if path.is_file():
-        return [path], []
-    if not path.is_dir():
-        raise ConfigError(f"{path}: no such folder or file")
-    folder = Folder(str(path))
+    folder = Folder(path)
+    if not folder.exists():
+        if File(path).size() is None:
+            raise ConfigError(f"{path}: no such folder or file")
+        return [File(path)], []
     names = folder.names(".parquet")
-    if not (path / BOOKKEEPING / "receipts").is_dir():
+    if not folder.child(BOOKKEEPING, "receipts").exists():
         if not names:
-            raise ConfigError(f"{path}: no Parquet files here{_stages_within(path)}")
-        return [path / name for name in names], []
+            raise ConfigError(f"{path}: no Parquet files here{_stages_within(folder)}")
+        return [folder.file(name) for name in names], []
     known = sorted(receipt.file for receipt in read_receipts(folder, "map").values())
     if not known:
         raise ConfigError(f"{path}: this stage has no finished part yet; `kxbatch run` makes them")
     strangers = sorted(set(names) - set(known))
     words = f"{len(strangers)} file(s) without a receipt are left out ({', '.join(strangers[:3])}); see kxbatch verify"
-    return [path / name for name in known], [words] if strangers else []
+    return [folder.file(name) for name in known], [words] if strangers else []
 
 
-def _stages_within(path: Path) -> str:
-    stages = sorted(child.parent.name for child in path.glob(f"*/{BOOKKEEPING}"))
+def _stages_within(folder: Folder) -> str:
+    stages = [name for name in folder.listing().folders if folder.child(name, BOOKKEEPING).exists()]
     return f"; this is an output, inspect one of its stages: {', '.join(stages)}" if stages else ""
 
 
@@ -154,13 +157,10 @@ class _Scan:
         self.nulls: Counter[str] = Counter()
         self.vectors = {f.name: _VectorScan(str(f.type.value_type)) for f in schema if is_vector(f.type)}
 
-    def read(self, file: Path) -> None:
-        try:
-            with pq.ParquetFile(file, memory_map=True) as parquet:
-                for batch in parquet.iter_batches(batch_size=BATCH):
-                    self._add(batch)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise DataError(f"{file}: damaged: {error}") from None
+    def read(self, file: File) -> None:
+        with open_part(file) as part:
+            for batch in part.iter_batches(batch_size=BATCH):
+                self._add(batch)
 
     def _add(self, batch: pa.RecordBatch) -> None:
         missing = self._wanted - len(self.head)

@@ -8,15 +8,18 @@ same rows give the same bytes.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from contextlib import contextmanager
 from typing import Any
 
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow.dataset import dataset
 
-from kxbatch.data.storage import Folder, Published
+from kxbatch.data.filesystems import resolve, storage_error
+from kxbatch.data.storage import File, Folder, Published
 from kxbatch.data.vectors import is_vector
-from kxbatch.errors import DataError
+from kxbatch.errors import DataError, RetryableError
 
 ROW_GROUP = 16_384
 PREFIX = "kxbatch."
@@ -55,39 +58,63 @@ def publish_part(folder: Folder, name: str, table: pa.Table, metadata: Mapping[s
     return folder.publish(name, write)
 
 
-def read_part(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+def read_part(file: File, columns: Sequence[str] | None = None) -> pa.Table:
     """Read columns of a part.
 
     Raises:
         DataError: absent or damaged; says which file and what to do.
+        RetryableError: the storage did not answer.
+    """
+    with open_part(file, mapped=True) as part:
+        return part.read(columns=list(columns) if columns is not None else None)
+
+
+@contextmanager
+def open_part(file: File, *, mapped: bool = False) -> Iterator[pq.ParquetFile]:
+    """A part to read from; what goes wrong meanwhile comes in our words.
+
+    Args:
+        file: the part.
+        mapped: as in `File.open`.
+
+    Raises:
+        DataError: absent or damaged; says which file and what to do.
+        RetryableError: the storage did not answer.
     """
     try:
-        with pq.ParquetFile(path, memory_map=True) as file:
-            return file.read(columns=list(columns) if columns is not None else None)
+        with file.open(mapped=mapped) as source, pq.ParquetFile(source, pre_buffer=file.remote) as part:
+            yield part
     except FileNotFoundError:
-        raise DataError(f"{path}: missing; `kxbatch run` makes it again") from None
-    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{file}: missing; `kxbatch run` makes it again") from None
+    except (pa.ArrowException, OSError) as error:
+        passing = storage_error(error, str(file))
+        if isinstance(passing, RetryableError):
+            raise passing from error
         raise DataError(
-            f"{path}: damaged ({error}); `kxbatch verify` finds such parts, `kxbatch run` mends them"
+            f"{file}: damaged ({error}); `kxbatch verify` finds such parts, `kxbatch run` mends them"
         ) from None
 
 
-def read_footer(path: Path) -> tuple[pa.Schema, int, dict[str, str]]:
+def read_footer(file: File) -> tuple[pa.Schema, int, dict[str, str]]:
     """Schema, rows and `kxbatch.*` metadata (prefix taken off) of a part, from its footer alone.
 
     Raises:
         DataError: absent or damaged.
+        RetryableError: the storage did not answer.
     """
-    try:
-        with pq.ParquetFile(path) as file:
-            schema, rows = file.schema_arrow, file.metadata.num_rows
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path}: no readable Parquet file: {error}") from None
+    with open_part(file) as part:
+        schema, rows = part.schema_arrow, part.metadata.num_rows
     pairs = {k.decode(): v.decode() for k, v in (schema.metadata or {}).items()}
     own = {k.removeprefix(PREFIX): v for k, v in pairs.items() if k.startswith(PREFIX)}
     return schema.remove_metadata(), rows, own
+
+
+def scan_part(file: File) -> pl.LazyFrame:
+    """A part as a lazy frame: columns and rows that nobody asks for are not read."""
+    if not file.remote:
+        return pl.scan_parquet(file.path)
+    filesystem, path = resolve(file.path, None)
+    return pl.scan_pyarrow_dataset(dataset(path, filesystem=filesystem, format="parquet"))
 
 
 def _leaves(path: str, kind: pa.DataType) -> Iterator[tuple[str, pa.DataType]]:

@@ -7,12 +7,13 @@ fingerprint tell why it is not.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+import orjson
+
 from kxbatch.data.storage import Folder
-from kxbatch.errors import FatalError
 from kxbatch.spec.fingerprint import fingerprint
 
 BOOKKEEPING = "_kxbatch"
@@ -58,16 +59,24 @@ def write_receipt(stage: Folder, receipt: Receipt) -> None:
 
 def read_receipts(stage: Folder, phase: str) -> dict[str, Receipt]:
     """All receipts of a phase, by unit key. A damaged one proves nothing, so it counts as none: its unit is done again."""
-    folder = stage.child(BOOKKEEPING, "receipts", phase)
-    found = {name.removesuffix(".json"): read_receipt(folder, name) for name in folder.names(".json")}
+    found = {key: load_receipt(data) for key, data in raw_receipts(stage, phase)}
     return {key: receipt for key, receipt in found.items() if receipt is not None}
 
 
-def read_receipt(folder: Folder, name: str) -> Receipt | None:
-    """One receipt by file name, None where there is none or it is damaged."""
+def raw_receipts(stage: Folder, phase: str) -> Iterator[tuple[str, bytes]]:
+    """The receipts of a phase as they lie there: unit key and bytes."""
+    folder = stage.child(BOOKKEEPING, "receipts", phase)
+    names = folder.names(".json")
+    for name, data in zip(names, folder.read_all(names), strict=True):
+        if data is not None:
+            yield name.removesuffix(".json"), data
+
+
+def load_receipt(data: bytes) -> Receipt | None:
+    """A receipt from its bytes, None where they are none."""
     try:
-        return parse_receipt(folder.read_json(name))
-    except FatalError:
+        return parse_receipt(orjson.loads(data))
+    except ValueError:
         return None
 
 

@@ -1,116 +1,126 @@
-"""A folder of an output: whole files appear at once or not at all.
-
-The contract everything else rests on:
-
-- `publish` makes a file visible under its name only when all of its bytes are on disk (temporary name in the same
-  folder, flush, fsync, rename, fsync of the folder). A crash leaves the old file or the new one, never a part of one.
-- `create` makes a file only if there is none (the lease needs that), as one atomic step.
-- Temporary files are called `.tmp-*`; whoever holds the lease may sweep them.
-"""
+"""Folders and files of an output, on a disk or on an object store; what they promise is in `stores.base`."""
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import hashlib
 import json
-import os
-import secrets
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import Any
 
 from kxbatch.data.filesystems import absolute
+from kxbatch.data.stores import Fence, Listing, Published, Store, store_of
 from kxbatch.errors import ConfigError, FatalError
 
-TEMPORARY = ".tmp-"
-_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG)
+__all__ = ["Fence", "File", "Folder", "Published", "output_folder"]
+
+
+def _open_fence() -> None:
+    """Whoever holds no lease is not asked for one."""
 
 
 @dataclass(frozen=True)
-class Published:
-    """What was made visible: its size in bytes and the SHA-256 of its content."""
+class File:
+    """One file, by absolute local path or `s3://` address."""
 
-    bytes: int
-    digest: str
+    path: str
 
+    def __str__(self) -> str:
+        return self.path
 
-class _Hashing:
-    """A binary sink that counts and digests what passes through."""
+    @property
+    def name(self) -> str:
+        """The last step of its address."""
+        return self.path.rpartition("/")[2]
 
-    def __init__(self, sink: IO[bytes]) -> None:
-        self._sink, self._sha, self.bytes = sink, hashlib.sha256(), 0
-        self.closed = False
+    @property
+    def folder(self) -> Folder:
+        """The folder it lies in."""
+        return Folder(self.path.rpartition("/")[0] or "/")
 
-    def write(self, data: Any) -> int:
-        view = memoryview(data)
-        self._sha.update(view)
-        self._sink.write(view)
-        self.bytes += view.nbytes
-        return view.nbytes
+    @property
+    def remote(self) -> bool:
+        """Whether reading it means asking another machine."""
+        return store_of(self.path).remote
 
-    def flush(self) -> None:
-        self._sink.flush()
+    def open(self, *, mapped: bool = False) -> Any:
+        """For random access, as pyarrow's readers take it.
 
-    def tell(self) -> int:
-        return self.bytes
+        Args:
+            mapped: without a copy where the store can; for files of this run, which are known to be whole.
 
-    def seekable(self) -> bool:
-        return False
+        Raises:
+            FileNotFoundError: there is none.
+        """
+        return store_of(self.path).open(self.path, mapped=mapped)
 
-    def readable(self) -> bool:
-        return False
-
-    def writable(self) -> bool:
-        return True
-
-    def close(self) -> None:
-        """The owner of the sink closes it."""
-
-    def published(self) -> Published:
-        return Published(self.bytes, self._sha.hexdigest())
+    def size(self) -> int | None:
+        """Bytes of it, None where there is none."""
+        return store_of(self.path).size(self.path)
 
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder on a local (or mounted) disk, by absolute path."""
+    """A folder by absolute local path or `s3://` address; it need not exist.
+
+    Attributes:
+        path: the address.
+        fence: asked before anything becomes visible here or below; raises where the writer has lost its right.
+    """
 
     path: str
+    fence: Fence = field(default=_open_fence, compare=False, repr=False)
+
+    @property
+    def _store(self) -> Store:
+        return store_of(self.path)
+
+    def fenced(self, fence: Fence) -> Folder:
+        """The same folder for a writer whose right is checked."""
+        return replace(self, fence=fence)
 
     def child(self, *parts: str) -> Folder:
         """A folder inside this one; it need not exist."""
-        return Folder(str(PurePosixPath(self.path, *parts)))
+        return replace(self, path="/".join([self.path.rstrip("/"), *parts]))
 
-    def file(self, name: str) -> Path:
-        """Absolute path of a file inside this folder; `name` may hold slashes, but must not lead out of it."""
+    def file(self, name: str) -> File:
+        """A file inside this folder; `name` may hold slashes, but must not lead out of it.
+
+        Raises:
+            FatalError: it does.
+        """
         relative = PurePosixPath(name)
         if relative.is_absolute() or ".." in relative.parts:
             raise FatalError(f"{name!r} leads out of {self.path}; a manifest or receipt was tampered with")
-        return Path(self.path, relative)
+        return File(f"{self.path.rstrip('/')}/{relative}")
 
     def exists(self, name: str = "") -> bool:
         """Whether the file (or, without a name, the folder) is there."""
-        return self.file(name).exists()
+        return self._store.is_folder(self.path) if not name else self.size(name) is not None
 
     def size(self, name: str) -> int | None:
         """Bytes of a file, None where there is none."""
-        try:
-            return self.file(name).stat().st_size
-        except FileNotFoundError:
-            return None
+        return self.file(name).size()
 
-    def names(self, suffix: str = "") -> list[str]:
+    def listing(self) -> Listing:
+        """What lies directly here."""
+        return self._store.listing(self.path)
+
+    def names(self, suffix: str = "") -> Sequence[str]:
         """Names of the files here that end in `suffix`, sorted; temporary files left out."""
-        try:
-            found = [p.name for p in Path(self.path).iterdir() if p.name.endswith(suffix) and p.is_file()]
-        except FileNotFoundError:
-            return []
-        return sorted(name for name in found if not name.startswith(TEMPORARY))
+        return [name for name in self.listing().files if name.endswith(suffix)]
 
     def read(self, name: str) -> bytes:
         """All bytes of a file."""
-        return self.file(name).read_bytes()
+        return self._store.read(self.file(name).path)[0]
+
+    def read_version(self, name: str) -> tuple[bytes, str]:
+        """All bytes of a file, and its version."""
+        return self._store.read(self.file(name).path)
+
+    def read_all(self, names: Sequence[str]) -> Iterator[bytes | None]:
+        """The bytes of many files, in order, None for those that are not there."""
+        return self._store.read_all([self.file(name).path for name in names])
 
     def read_json(self, name: str) -> Any:
         """A JSON file, or None where there is none.
@@ -125,8 +135,8 @@ class Folder:
         except ValueError as error:
             raise FatalError(f"{self.file(name)}: damaged, no valid JSON ({error}); restore it or remove it") from None
 
-    def publish(self, name: str, write: Callable[[Any], None]) -> Published:
-        """Make a file visible in one step.
+    def publish(self, name: str, write: Callable[[Any], Any]) -> Published:
+        """Make a file visible in one step, if the fence allows it.
 
         Args:
             name: name inside this folder; what was there is replaced.
@@ -136,21 +146,9 @@ class Folder:
             Size and digest of what was written.
 
         Raises:
-            FatalError: the disk is full, read-only or out of quota.
+            FatalError: the disk is full, read-only or out of quota; or the lease is lost.
         """
-        target = self.file(name)
-        with disk_errors(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            temporary = target.parent / f"{TEMPORARY}{target.name}-{secrets.token_hex(4)}"
-            try:
-                published = _write_synced(temporary, write)
-                temporary.replace(target)
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    temporary.unlink()
-                raise
-            _sync_folder(target.parent)
-        return published
+        return self._store.publish(self.file(name).path, write, self.fence)
 
     def publish_bytes(self, name: str, data: bytes) -> Published:
         """`publish` of bytes at hand."""
@@ -161,86 +159,49 @@ class Folder:
         text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
         return self.publish_bytes(name, text.encode() + b"\n")
 
-    def create(self, name: str, data: bytes) -> bool:
-        """Put a file if there is none: one atomic step, whole content or nothing.
+    def replace(self, name: str, data: bytes, version: str | None) -> str | None:
+        """Write a file if it still has this version (None: if there is none), as one step among all writers.
 
         Returns:
-            Whether this call made it.
+            The new version, None where somebody else was quicker.
         """
-        target = self.file(name)
-        with disk_errors(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            temporary = target.parent / f"{TEMPORARY}{target.name}-{secrets.token_hex(4)}"
-            try:
-                _write_synced(temporary, lambda sink: sink.write(data))
-                os.link(temporary, target)  # fails if the name is taken, unlike rename
-            except FileExistsError:
-                return False
-            finally:
-                with contextlib.suppress(OSError):
-                    temporary.unlink()
-            _sync_folder(target.parent)
-        return True
+        return self._store.replace(self.file(name).path, data, version)
 
     def remove(self, name: str) -> None:
-        """Remove a file; none there is fine."""
-        with contextlib.suppress(FileNotFoundError):
-            self.file(name).unlink()
+        """Remove a file, if the fence allows it; none there is fine."""
+        self.fence()
+        self._store.remove(self.file(name).path)
 
-    def temporaries(self) -> Iterator[Path]:
-        """Leftovers of writers that died, here and below."""
-        return Path(self.path).rglob(f"{TEMPORARY}*")
+    def appending(self, name: str) -> Any:
+        """A log here that goes on where it ended: `write` a line, `close`."""
+        return self._store.appending(self.file(name).path)
+
+    def leftovers(self) -> Sequence[str]:
+        """What writers that died left here and below, by name inside this folder."""
+        return [path.removeprefix(f"{self.path}/") for path in self._store.leftovers(self.path)]
+
+    def sweep(self) -> None:
+        """Remove the leftovers; only the holder of the lease may."""
+        self._store.sweep(self.path)
 
 
 def output_folder(url: str, base: Path) -> Folder:
-    """The folder an output is written to.
+    """The folder an output is written to, or read from.
 
     Raises:
-        ConfigError: the place is not a local path, or a file stands where a folder is needed.
+        ConfigError: a place that outputs cannot be in, or a file stands where a folder is needed.
     """
-    scheme, separator, _ = url.partition("://")
-    if separator and scheme != "file":
+    address = absolute(url, base)
+    if address.startswith("s3://"):
+        return Folder(address)
+    if "://" in address:
+        scheme = address.partition("://")[0]
         raise ConfigError(
-            f"output '{url}': outputs are written to local or mounted folders so far; "
-            f"{scheme}:// works for [input] path. Write locally and copy the folder"
+            f"output '{url}': outputs are written to local or mounted folders and to s3://; {scheme}:// works for "
+            "[input] path. Google's storage speaks the protocol of s3:// too: set AWS_ENDPOINT_URL and HMAC keys"
         )
-    path = Path(absolute(url, base))
+    path = Path(address)
     standing = next(p for p in (path, *path.parents) if p.exists())
     if not standing.is_dir():
         raise ConfigError(f"output '{url}': {standing} is a file; choose a folder as job.output")
-    return Folder(str(path))
-
-
-def _write_synced(path: Path, write: Callable[[Any], None]) -> Published:
-    with path.open("xb") as sink:
-        hashing = _Hashing(sink)
-        write(hashing)
-        sink.flush()
-        os.fsync(sink.fileno())
-    return hashing.published()
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-@contextlib.contextmanager
-def disk_errors(target: Path) -> Iterator[None]:
-    """A disk that takes no more is no shard's fault: stop the run and say so.
-
-    Raises:
-        FatalError: full, read-only, out of quota, over the file size limit, or not permitted.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _REFUSALS:
-            raise FatalError(
-                f"{target}: cannot be written: {os.strerror(error.errno)}; "
-                "make room or mend the permissions, then run the same command again: finished shards are kept"
-            ) from error
-        raise
+    return Folder(address)

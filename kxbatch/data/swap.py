@@ -22,7 +22,8 @@ import shutil
 from contextlib import ExitStack
 from pathlib import Path
 
-from kxbatch.data.storage import TEMPORARY, Folder
+from kxbatch.data.storage import Folder
+from kxbatch.data.stores.disk import TEMPORARY
 from kxbatch.errors import DataError, FatalError, LeaseHeld
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2

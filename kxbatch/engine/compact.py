@@ -59,6 +59,10 @@ def compact(path: str | Path, target_bytes: int) -> Compaction:
         DataError: parts that do not agree on their columns or cannot be read; nothing was changed.
         LeaseHeld: another compaction or export is at work beside it.
     """
+    if "://" in str(path):
+        raise ConfigError(
+            f"{path}: only a local or mounted folder can be replaced in one step; compact it before it is copied"
+        )
     if not Path(path).parent.is_dir():
         raise ConfigError(f"{path}: no such folder")
     with Swap(Path(path)) as swap:
@@ -119,7 +123,7 @@ def _flat_parts(dataset: Folder) -> list[str]:
     inner = sorted(entry.name for entry in root.iterdir() if entry.is_dir())
     if inner:
         raise ConfigError(f"{root}: has subfolders ({', '.join(inner[:3])}); compact each flat folder by itself")
-    names = dataset.names(SUFFIX)
+    names = list(dataset.names(SUFFIX))
     if not names:
         raise ConfigError(f"{root}: no {SUFFIX} files here")
     return names
@@ -145,7 +149,7 @@ def _common_schema(dataset: Folder, names: Sequence[str]) -> tuple[pa.Schema, in
 
 def _write(dataset: Folder, names: Sequence[str], new: Folder, name: str, schema: pa.Schema) -> None:
     if len(names) == 1:
-        _link(dataset.file(names[0]), new.file(name))
+        _link(Path(dataset.file(names[0]).path), Path(new.file(name).path))
         return
     tables = [read_part(dataset.file(part)).select(schema.names) for part in names]
     table = pa.concat_tables([pa.Table.from_arrays(t.columns, schema=schema) for t in tables])
@@ -163,7 +167,7 @@ def _carry_over(dataset: Folder, new: Folder) -> None:
     """Whatever else lies in the folder, such as a README, stays there."""
     for entry in Path(dataset.path).iterdir():
         if entry.suffix != SUFFIX:
-            _link(entry, new.file(entry.name))
+            _link(entry, Path(new.file(entry.name).path))
 
 
 def _link(old: Path, new: Path) -> None:

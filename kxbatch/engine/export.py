@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from kxbatch.data.filesystems import absolute
 from kxbatch.data.parts import publish_part, read_footer
-from kxbatch.data.storage import Folder
+from kxbatch.data.storage import File, Folder
 from kxbatch.data.swap import Swap
 from kxbatch.engine.joined import Joined
 from kxbatch.engine.output import Output
@@ -115,6 +115,8 @@ def _place(output: Output, target: str | Path) -> Path:
     if "://" in str(target):
         raise ConfigError(f"--to {target}: exports are written to local or mounted folders; copy the result from there")
     path = Path(absolute(str(target), Path.cwd()))
+    if output.folder.file("x").remote:
+        return path
     root, real = Path(output.folder.path).resolve(), path.resolve()
     if real == root or root in real.parents or real in root.parents:
         raise ConfigError(f"{path}: inside or around the output {root}; write beside it")
@@ -152,7 +154,7 @@ def _check_folder(joined: Joined, path: Path, overwrite: bool) -> None:
 
 def _is_export(joined: Joined, file: Path) -> bool:
     try:
-        footer = read_footer(file)[2]
+        footer = read_footer(File(str(file)))[2]
     except DataError:
         return False
     return footer.get("kind") == KIND and footer.get("output") == joined.output.folder.path

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kxbatch.data.storage import Folder, output_folder
+from kxbatch.data.storage import Fence, Folder, output_folder
 from kxbatch.errors import ConfigError, nearest
 from kxbatch.spec.fingerprint import fingerprint
 from kxbatch.spec.load import parse_job, read_toml
@@ -25,16 +25,23 @@ class Job:
     Attributes:
         origin: what messages call it.
         base: where relative input and output paths start.
+        fence: asked before anything becomes visible in the output; None where nothing is written.
     """
 
     spec: JobSpec
     origin: str
     base: Path
+    fence: Fence | None = None
 
     @property
     def output(self) -> Folder:
         """The folder of everything the job writes."""
-        return output_folder(self.spec.job.output, self.base)
+        folder = output_folder(self.spec.job.output, self.base)
+        return folder.fenced(self.fence) if self.fence else folder
+
+    def fenced(self, fence: Fence) -> Job:
+        """The same job for a run that holds the lease."""
+        return replace(self, fence=fence)
 
 
 def load_job(
@@ -91,6 +98,10 @@ class Node:
     identity: dict[str, str]
     chain: str
     seed: int
+
+    def fenced(self, fence: Fence) -> Node:
+        """The same stage for a run that holds the lease."""
+        return replace(self, folder=self.folder.fenced(fence))
 
     @property
     def config(self) -> StageConfig:

@@ -1,31 +1,41 @@
 """One run per output.
 
-A lease is a small JSON file with a heartbeat. It is held while its heartbeat is fresh and, on the same host, its process is
-alive. Every acquisition raises the *token*; a worker looks at it before it publishes, so a run that lost its lease
-(paused, swapped out) writes nothing more.
+A lease is a small JSON file with a heartbeat, written only on the condition that nobody else wrote it in between (on a disk by a
+lock, on an object store by a conditional request). Every acquisition raises the *token*; whatever a run publishes is fenced: the
+token is looked at just before a file becomes visible, so a run that lost its lease (paused, swapped out, cut off) writes nothing
+more.
+
+Clocks of two hosts need not agree. A lease whose heartbeat looks old is watched before it is taken: a holder that lives writes the
+next one within `HEARTBEAT` seconds, whatever its clock says.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import json
 import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import psutil
 
 from kxbatch.data.receipts import BOOKKEEPING
-from kxbatch.data.storage import Folder, disk_errors
-from kxbatch.errors import FatalError, LeaseHeld
+from kxbatch.data.storage import Folder
+from kxbatch.errors import FatalError, LeaseHeld, RetryableError
 
 NAME = f"{BOOKKEEPING}/lease.json"
 HEARTBEAT = 5.0
 LAPSE = 60.0
+WATCH = 3 * HEARTBEAT
+
+
+class LeaseLost(FatalError):
+    """Another run took the lease; this one must not publish."""
 
 
 class Lease:
@@ -36,6 +46,7 @@ class Lease:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
         self._since = _now()
+        self._version: str | None = None
         self.token = 0
 
     def __enter__(self) -> Lease:
@@ -51,59 +62,106 @@ class Lease:
         Raises:
             LeaseHeld: another run has it; says who and since when.
         """
-        with _exclusive(self._output):
-            current = read_lease(self._output)
-            if current is not None and is_held(current):
-                raise LeaseHeld(
-                    f"{self._output.path}: run {current['run']} on {current['host']} (process {current['pid']}) "
-                    f"holds the lease since {current['since']}, last heartbeat {current['heartbeat']}; "
-                    f"wait for it or stop it; a dead holder's lease lapses after {LAPSE:.0f} s"
-                )
-            self.token = (current["token"] if current else 0) + 1
-            self._write(held=True)
+        version = None
+        with contextlib.suppress(FileNotFoundError):
+            data, version = self._output.read_version(NAME)
+            current = parse_lease(self._output, data)
+            if is_held(current) or (may_live(current) and _beats(self._output, version)):
+                raise held_error(self._output, current)
+            self.token = current["token"]
+        self.token += 1
+        self._version = self._write(version, held=True)
+        if self._version is None:  # somebody was quicker
+            raise held_error(self._output, read_lease(self._output) or {})
         self._thread.start()
 
     def release(self) -> None:
-        """Give the lease back; the token stays on record."""
+        """Give the lease back; the token stays on record. One that cannot be given back lapses."""
         self._stop.set()
         self._thread.join()
-        with _exclusive(self._output):
-            if holds(self._output, self.token):
-                self._write(held=False)
+        with contextlib.suppress(RetryableError):
+            self._write(self._version, held=False)
 
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT):
-            with _exclusive(self._output):
-                if not holds(self._output, self.token):
+            with contextlib.suppress(RetryableError):  # the next beat tries again; a lapsed lease is fenced off
+                version = self._write(self._version, held=True)
+                if version is None:
                     return
-                self._write(held=True)
+                self._version = version
 
-    def _write(self, *, held: bool) -> None:
-        mine = {
-            "run": self._run,
-            "token": self.token,
-            "held": held,
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-        }
+    def _write(self, version: str | None, *, held: bool) -> str | None:
+        mine = {"run": self._run, "token": self.token, "held": held}
+        mine |= {"host": socket.gethostname(), "pid": os.getpid(), "system": _system()}
         mine |= {"process_started": _process_started(os.getpid()), "since": self._since, "heartbeat": _now()}
-        self._output.publish_json(NAME, mine)
+        return self._output.replace(NAME, json.dumps(mine, indent=2).encode() + b"\n", version)
 
 
 def read_lease(output: Folder) -> dict[str, Any] | None:
-    """The lease file, None where no run ever took it."""
-    lease: dict[str, Any] | None = output.read_json(NAME)
+    """The lease file, None where no run ever took it.
+
+    Raises:
+        FatalError: it is damaged.
+    """
+    try:
+        return parse_lease(output, output.read(NAME))
+    except FileNotFoundError:
+        return None
+
+
+def parse_lease(output: Folder, data: bytes) -> dict[str, Any]:
+    """A lease from its bytes.
+
+    Raises:
+        FatalError: it is damaged.
+    """
+    kinds = {"run": str, "token": int, "held": bool, "host": str, "pid": int, "since": str, "heartbeat": str}
+    try:
+        lease = json.loads(data)
+        if not isinstance(lease, dict) or not all(isinstance(lease.get(key), kind) for key, kind in kinds.items()):
+            raise ValueError("not the fields of a lease")
+        datetime.fromisoformat(lease["heartbeat"])
+    except ValueError as error:
+        raise FatalError(
+            f"{output.file(NAME)}: damaged ({error}); make sure that no run is at work on this output, then remove this file"
+        ) from None
     return lease
 
 
+def held_error(output: Folder, lease: dict[str, Any]) -> LeaseHeld:
+    """Who holds it, and since when."""
+    if not lease:
+        return LeaseHeld(f"{output.path}: another run took the lease at this moment; wait for it")
+    return LeaseHeld(
+        f"{output.path}: run {lease['run']} on {lease['host']} (process {lease['pid']}) "
+        f"holds the lease since {lease['since']}, last heartbeat {lease['heartbeat']}; "
+        f"wait for it or stop it; a dead holder's lease lapses after {LAPSE:.0f} s"
+    )
+
+
 def is_held(lease: dict[str, Any]) -> bool:
-    """Whether the holder is still there."""
+    """Whether the holder is still there, as far as the file and the clock of this host tell."""
+    age = time.time() - datetime.fromisoformat(lease["heartbeat"]).timestamp()
+    return may_live(lease) and abs(age) < LAPSE  # a heartbeat from the future is a clock that jumped, not life
+
+
+def may_live(lease: dict[str, Any]) -> bool:
+    """Whether the holder can be alive at all: it did not give the lease back, and its process did not die on this host."""
     if not lease["held"]:
         return False
-    if lease["host"] == socket.gethostname() and _process_started(lease["pid"]) != lease["process_started"]:
-        return False  # the process died, or another one has its number now
-    age = time.time() - datetime.fromisoformat(lease["heartbeat"]).timestamp()
-    return abs(age) < LAPSE  # a heartbeat from the future is a clock that jumped, not life
+    here = lease.get("system") == _system()
+    return not here or _process_started(lease["pid"]) == lease.get("process_started")
+
+
+def _beats(output: Folder, version: str) -> bool:
+    """Whether the lease is renewed while we look."""
+    end = time.monotonic() + WATCH
+    while time.monotonic() < end:
+        time.sleep(min(1.0, WATCH / 4))
+        with contextlib.suppress(FileNotFoundError):
+            if output.read_version(NAME)[1] != version:
+                return True
+    return False
 
 
 def holds(output: Folder, token: int) -> bool:
@@ -113,27 +171,27 @@ def holds(output: Folder, token: int) -> bool:
 
 
 def check_token(output: Folder, token: int) -> None:
-    """Stop a run that lost its lease before it publishes.
+    """The fence of a run: stops it before it publishes without a lease.
 
     Raises:
-        FatalError: another run took the lease.
+        LeaseLost: another run took the lease.
     """
     if not holds(output, token):
-        raise FatalError(
+        raise LeaseLost(
             f"{output.path}: this run lost its lease (it stood still too long); another run goes on with it"
         )
 
 
-@contextlib.contextmanager
-def _exclusive(output: Folder) -> Iterator[None]:
-    """Read-decide-write on the lease as one step among the processes of this host and of shared POSIX file systems."""
-    path = output.file(f"{BOOKKEEPING}/lease.lock")
-    with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a")
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+@cache
+def _system() -> str:
+    """Where a process number means something: this boot of this machine, and this namespace of processes.
+
+    Containers may share a host name, and see only their own processes.
+    """
+    with contextlib.suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot}/{Path('/proc/self/ns/pid').readlink()}"
+    return socket.gethostname()
 
 
 def _process_started(pid: int) -> float | None:
@@ -144,4 +202,4 @@ def _process_started(pid: int) -> float | None:
 
 
 def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

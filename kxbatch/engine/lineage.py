@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from kxbatch.data.filesystems import absolute
 from kxbatch.data.parts import read_footer
 from kxbatch.data.receipts import Receipt, parse_receipt, receipt_name
-from kxbatch.data.storage import Folder
+from kxbatch.data.storage import File, Folder
 from kxbatch.engine.export import KIND
 from kxbatch.engine.manifest import MANIFEST, parse_manifest
 from kxbatch.engine.phases.folding import CARD
@@ -55,10 +56,11 @@ def trace(path: str | Path) -> Step:
         ConfigError: not such a file.
         DataError: the file cannot be read.
     """
-    file = Path(path).absolute()
-    if not file.is_file():
-        what = "is a folder; name one of its parts" if file.is_dir() else "does not exist"
-        raise ConfigError(f"{path} {what}")
+    file = File(absolute(str(path), None))
+    if Folder(file.path).exists():
+        raise ConfigError(f"{path} is a folder; name one of its parts")
+    if file.size() is None:
+        raise ConfigError(f"{path} does not exist")
     _, rows, footer = read_footer(file)
     if "kind" not in footer:
         raise ConfigError(f"{path}: has no kxbatch.* metadata, so no run of kxbatch made it")
@@ -67,24 +69,24 @@ def trace(path: str | Path) -> Step:
     return _part(file, rows, footer)
 
 
-def _exported(file: Path, rows: int, footer: dict[str, str]) -> Step:
+def _exported(file: File, rows: int, footer: dict[str, str]) -> Step:
     facts = {"rows": rows, "output": footer["output"], "fingerprint": footer["fingerprint"]}
-    above = [Path(footer["output"], name) for name in footer["inputs"].split("; ")]
+    above = [Folder(footer["output"]).file(name) for name in footer["inputs"].split("; ")]
     return Step("export", str(file), footer["job"], facts, made_from=[_above(part) for part in above])
 
 
-def _above(file: Path) -> Step:
-    return trace(file) if file.is_file() else Step("missing", str(file), notes=["the file is gone"])
+def _above(file: File) -> Step:
+    return trace(file.path) if file.size() is not None else Step("missing", str(file), notes=["the file is gone"])
 
 
-def _part(file: Path, rows: int, footer: dict[str, str]) -> Step:
-    stage = Folder(str(file.parent))
-    output = Folder(str(file.parent.parent))
+def _part(file: File, rows: int, footer: dict[str, str]) -> Step:
+    stage = file.folder
+    output, key = File(stage.path).folder, file.name.removesuffix(".parquet")
     facts: dict[str, Any] = {key: footer[key] for key in ("kind", "stage_version", "job", "fingerprint")}
     facts |= {"configuration": json.loads(footer["configuration"]), "inputs": footer.get("inputs", ""), "rows": rows}
     facts |= {key: footer[key] for key in _MODEL if key in footer}
     step = Step("stage", str(file), footer["stage"], facts)
-    receipt = parse_receipt(stage.read_json(receipt_name("map", file.stem)))
+    receipt = parse_receipt(stage.read_json(receipt_name("map", key)))
     if receipt is None:
         step.notes.append("no receipt beside it: a copy, or a part that no finished run vouches for")
         return step
@@ -93,9 +95,9 @@ def _part(file: Path, rows: int, footer: dict[str, str]) -> Step:
     if "neighbours" in receipt.ingredients:
         step.notes.append("its lists come from comparing its rows with those of all parts of the stage it reads")
     if footer["upstream"] == "input":
-        step.made_from = _sources(output, file.stem)
+        step.made_from = _sources(output, key)
         return step
-    above = _above(Path(output.path, footer["upstream"], file.name))
+    above = _above(output.child(footer["upstream"]).file(file.name))
     if above.receipt and above.receipt["digest"] != receipt.ingredients["input"]:
         step.notes.append(f"{footer['upstream']}/{file.name} was made again since; this part is stale")
     step.made_from = [above]

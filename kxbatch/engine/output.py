@@ -9,6 +9,7 @@ from typing import Any
 
 import polars as pl
 
+from kxbatch.data.parts import scan_part
 from kxbatch.data.receipts import Receipt, read_receipts
 from kxbatch.data.storage import Folder, output_folder
 from kxbatch.engine.record import RECORD
@@ -39,10 +40,10 @@ class Output:
         found = read_receipts(self.folder.child(stage), "map")
         return {key: found[key] for key in sorted(found) if key in valid}
 
-    def parts(self, stage: str) -> list[Path]:
-        """Files of a stage, in shard order."""
+    def parts(self, stage: str) -> list[str]:
+        """Addresses of a stage's files, in shard order."""
         folder = self.folder.child(self._known(stage))
-        return [folder.file(receipt.file) for receipt in self.receipts(stage).values()]
+        return [folder.file(receipt.file).path for receipt in self.receipts(stage).values()]
 
     def scan(self, stages: Sequence[str] | None = None) -> pl.LazyFrame:
         """All stages side by side, one row for each row of the first stage that reads the input.
@@ -73,7 +74,7 @@ class Output:
             if first is None:
                 columns[name] = {}
                 continue
-            own = pl.scan_parquet(self.folder.child(name).file(first.file)).collect_schema().names()
+            own = scan_part(self.folder.child(name).file(first.file)).collect_schema().names()
             columns[name] = {c: (f"{name}.{c}" if c in taken else c) for c in own if c != "id"}
             taken.update(columns[name])
         return columns
@@ -92,7 +93,7 @@ class Output:
             receipt = receipts[name].get(key)
             if receipt is None:
                 continue
-            part = pl.scan_parquet(self.folder.child(name).file(receipt.file)).rename(columns[name])
+            part = scan_part(self.folder.child(name).file(receipt.file)).rename(columns[name])
             if joined is None:
                 joined, rows = part, receipt.rows_out
             elif receipt.rows_out == rows and self.follows(name, names):

@@ -37,14 +37,12 @@ class Progress:
         self._tasks: dict[tuple[str, str], TaskID] = {}
         self._state: dict[str, Any] = {"run": run, "status": "running", "started": _now(), "phases": []}
         self._last_line = self._last_file = time.monotonic()
-        self._log: TextIO | None = None
+        self._log: Any = None
         self._over = threading.Event()
         self._clock = threading.Thread(target=self._tick_along, name="progress", daemon=True)
 
     def __enter__(self) -> Progress:
-        path = self._output.file("log.jsonl")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._log = path.open("a", encoding="utf-8")
+        self._log = self._output.appending("log.jsonl")
         if self._bars:
             self._bars.start()
         self.log("info", "run started")
@@ -107,8 +105,7 @@ class Progress:
         """A line in `log.jsonl`."""
         if self._log:
             entry = {"time": _now(), "level": level, "run": self._run, "message": message} | facts
-            self._log.write(json.dumps({k: v for k, v in entry.items() if v not in ("", None)}) + "\n")
-            self._log.flush()
+            self._log.write(json.dumps({k: v for k, v in entry.items() if v not in ("", None)}))
 
     def end(self, status: str, exit_code: int) -> None:
         """The run is over."""

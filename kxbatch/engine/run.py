@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from typing import Any, TextIO
 
 from kxbatch.data.receipts import Receipt
@@ -16,7 +16,7 @@ from kxbatch.engine.assign import assign
 from kxbatch.engine.defects import clear_defects, read_defects
 from kxbatch.engine.executors.base import Executor
 from kxbatch.engine.job import Job, Node
-from kxbatch.engine.lease import Lease
+from kxbatch.engine.lease import Lease, check_token
 from kxbatch.engine.manifest import MANIFEST, CorpusPlan, save_manifest
 from kxbatch.engine.phases.folding import Pin, fit_and_pin, fold_units
 from kxbatch.engine.phases.mapping import CONFIGURATION, map_units
@@ -95,8 +95,9 @@ def run_job(
         lease = stack.enter_context(Lease(job.output, run))
         if _manifest_bytes(job) != seen:  # another run finished between our look and our lease
             corpus, nodes = prepare(job)
-        for path in job.output.temporaries():
-            path.unlink(missing_ok=True)
+        fence = partial(check_token, job.output, lease.token)
+        job, nodes = job.fenced(fence), [node.fenced(fence) for node in nodes]
+        job.output.sweep()
         save_manifest(job.output, corpus)
         signals = stack.enter_context(Signals())
         progress = stack.enter_context(Progress(job.output, run, quiet=quiet, stream=stream))
@@ -201,7 +202,7 @@ class _Driver:
         if "pairs" in node.stage.phases and shards:
             patches = self._pairs(node, assignment, shards, pin)
             complete = complete and patches is not None
-        done = Completed({})
+        done = Completed()
         if patches is not None or "pairs" not in node.stage.phases:
             units = map_units(node, shards, artifact=pin.digest, patches=patches)
             done = self._units(node, assignment, "map", units)

@@ -41,11 +41,21 @@ class Completed:
         receipts: of every unit that is done now, by key.
         fresh: keys that this run did.
         failed: units that could not be done.
+        rows: rows that the units read.
+        aside: of these, rows set aside.
     """
 
-    receipts: dict[str, Receipt]
+    receipts: dict[str, Receipt] = field(default_factory=dict)
     fresh: set[str] = field(default_factory=set)
     failed: list[Failure] = field(default_factory=list)
+    rows: int = 0
+    aside: int = 0
+
+    def add(self, receipt: Receipt) -> None:
+        """A unit is done."""
+        self.receipts[receipt.key] = receipt
+        self.rows += receipt.rows_in
+        self.aside += receipt.quarantined
 
 
 @dataclass
@@ -79,9 +89,11 @@ class Scheduler:
         receipts = read_receipts(node.folder, phase)
         redo = self.redo.get(node.name, frozenset())
         judged = judge(units, receipts, node.folder, redo)
-        done = {j.unit.key: receipts[j.unit.key] for j in judged if j.state == "done"}
         missing = [j.unit for j in judged if j.state != "done"]
-        result = Completed(done)
+        result = Completed()
+        for j in judged:
+            if j.state == "done":
+                result.add(receipts[j.unit.key])
         self.progress.begin(node.name, phase, units, [unit.key for unit in missing])
         if missing:
             self._run(node, assignment, phase, units, missing, result)
@@ -103,7 +115,7 @@ class Scheduler:
         stop: list[KxbatchError] = []
 
         def on_receipt(receipt: Receipt) -> None:
-            result.receipts[receipt.key] = receipt
+            result.add(receipt)
             result.fresh.add(receipt.key)
             self.progress.finished(node.name, receipt)
             if phase == "map":
@@ -129,8 +141,7 @@ class Scheduler:
 
     def _check_budget(self, node: Node, result: Completed, units: int, *, final: bool) -> None:
         """The count stops a run at once; the share is known when all shards are."""
-        aside = sum(receipt.quarantined for receipt in result.receipts.values())
-        rows = sum(receipt.rows_in for receipt in result.receipts.values())
+        aside, rows = result.aside, result.rows
         over_count = aside > self.budget.max_rows
         over_share = final and len(result.receipts) == units and rows and aside / rows > self.budget.max_share
         if over_count or over_share:

@@ -6,15 +6,15 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from kxbatch.data.filesystems import reading
 from kxbatch.data.parts import read_footer
 from kxbatch.data.quarantine import quarantine_name
-from kxbatch.data.receipts import BOOKKEEPING, Receipt, parse_receipt, receipt_name
-from kxbatch.data.storage import Folder
+from kxbatch.data.receipts import BOOKKEEPING, Receipt, load_receipt, raw_receipts, receipt_name
+from kxbatch.data.storage import File, Folder
 from kxbatch.engine.defects import Defect
 from kxbatch.engine.phases.folding import CARD, STATE
 from kxbatch.engine.phases.pairing import PATCHES
@@ -22,7 +22,7 @@ from kxbatch.engine.worker import ARTIFACT
 from kxbatch.errors import DataError, FatalError
 from kxbatch.spec.fingerprint import fingerprint
 
-Digests = Callable[[Sequence[Path]], list[str | None]]
+Digests = Callable[[Sequence[File]], list[str | None]]
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,15 @@ class Checked:
     quarantined: int
 
 
-def file_digest(path: Path) -> str | None:
-    """SHA-256 of a file, None where there is none."""
+def file_digest(file: File) -> str | None:
+    """SHA-256 of a file, None where there is none.
+
+    Raises:
+        KxbatchError: it cannot be read.
+    """
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        with reading(file.path), file.open() as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()
     except FileNotFoundError:
         return None
 
@@ -97,14 +101,9 @@ class StageCheck:
     def _receipts(self) -> list[Receipt]:
         found = []
         root = self._folder.child(BOOKKEEPING, "receipts")
-        for phase in sorted(p.name for p in Path(root.path).glob("*") if p.is_dir()):
-            folder = root.child(phase)
-            for name in folder.names(".json"):
-                key = name.removesuffix(".json")
-                try:
-                    receipt = parse_receipt(folder.read_json(name))
-                except FatalError:
-                    receipt = None
+        for phase in root.listing().folders:
+            for key, data in raw_receipts(self._folder, phase):
+                receipt = load_receipt(data)
                 if receipt is None or (receipt.phase, receipt.key) != (phase, key):
                     self._defect(key, receipt_name(phase, key), "damaged receipt; remove it, and a run does it again")
                 else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -90,8 +89,8 @@ def status(path: str | Path) -> Status:
 def last_errors(output: Folder, run: str) -> list[str]:
     """The last error lines of a run, from the end of its log."""
     try:
-        with output.file("log.jsonl").open("rb") as log:
-            log.seek(max(0, log.seek(0, os.SEEK_END) - _TAIL))
+        with output.file("log.jsonl").open() as log:
+            log.seek(max(0, log.size() - _TAIL))
             lines = log.read().splitlines()
     except FileNotFoundError:
         return []

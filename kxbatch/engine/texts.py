@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 
+from kxbatch.data.parts import scan_part
 from kxbatch.data.storage import Folder
 from kxbatch.engine.corpus import read_source, source_task
 from kxbatch.engine.manifest import MANIFEST, CorpusPlan, parse_manifest
@@ -44,7 +45,7 @@ def _shards_of(output: Output, ids: Sequence[Any]) -> Iterable[int]:
     first = output.stages[0]
     wanted = pl.Series("id", list(ids))
     for key, receipt in output.receipts(first).items():
-        held = pl.scan_parquet(output.folder.child(first).file(receipt.file)).select("id")
+        held = scan_part(output.folder.child(first).file(receipt.file)).select("id")
         if held.filter(pl.col("id").is_in(wanted.implode())).limit(1).collect().height:
             yield int(key.removeprefix("part-"))
 

@@ -60,10 +60,21 @@ def judge(units: Sequence[Unit], receipts: Mapping[str, Receipt], folder: Folder
         folder: the stage's folder; a receipt whose file is gone or has another size proves nothing.
         redo: keys to do again whatever their receipt says.
     """
-    return [_judge(unit, receipts.get(unit.key), folder, unit.key in redo) for unit in units]
+    sizes = _sizes(units, receipts, folder)
+    return [_judge(unit, receipts.get(unit.key), sizes, unit.key in redo) for unit in units]
 
 
-def _judge(unit: Unit, receipt: Receipt | None, folder: Folder, redo: bool) -> Judged:
+def _sizes(units: Sequence[Unit], receipts: Mapping[str, Receipt], folder: Folder) -> dict[str, int]:
+    """Sizes of the files that receipts speak of, from one listing of each folder instead of a look at each file."""
+    files = [receipts[unit.key].file for unit in units if unit.key in receipts]
+    sizes: dict[str, int] = {}
+    for parent in sorted({file.rpartition("/")[0] for file in files}):
+        listed = folder.child(*parent.split("/")).listing().files if parent else folder.listing().files
+        sizes |= {f"{parent}/{name}" if parent else name: size for name, size in listed.items()}
+    return sizes
+
+
+def _judge(unit: Unit, receipt: Receipt | None, sizes: Mapping[str, int], redo: bool) -> Judged:
     if receipt is None:
         return Judged(unit, "pending", "new")
     if receipt.fingerprint != unit.fingerprint:
@@ -75,7 +86,7 @@ def _judge(unit: Unit, receipt: Receipt | None, folder: Folder, redo: bool) -> J
         return Judged(unit, "stale", f"{', '.join(changed)} changed")
     if redo:
         return Judged(unit, "stale", "asked for, or found defective by verify")
-    size = folder.size(receipt.file)
+    size = sizes.get(receipt.file)
     if size != receipt.bytes:
         found = "its file is gone" if size is None else f"its file has {size} bytes instead of {receipt.bytes}"
         return Judged(unit, "stale", found)

@@ -67,7 +67,7 @@ def verify(path: str | Path, *, stage: str | None = None) -> Verification:
 
 def _stages(output: Folder) -> list[str]:
     """Stages that left something, those of the job first, in its order."""
-    found = sorted(folder.parent.name for folder in Path(output.path).glob(f"*/{BOOKKEEPING}"))
+    found = [name for name in output.listing().folders if output.child(name, BOOKKEEPING).exists()]
     if not found and not output.exists(RECORD):
         what = "is no output of kxbatch" if output.exists() else "does not exist"
         raise ConfigError(f"{output.path} {what}; give the folder that job.output names, after a run")
@@ -100,13 +100,10 @@ def _recorded_units(output: Folder, defects: list[Defect]) -> dict[str, frozense
 
 
 def _leftovers(output: Folder, stage: str | None) -> list[Defect]:
-    root = Path(output.path)
-    relative = [path.relative_to(root) for path in sorted(output.child(*([stage] if stage else [])).temporaries())]
     words = "left by a writer that died; the next run removes it"
-    return [
-        Defect(p.parts[0], "", str(Path(*p.parts[1:])), words) if len(p.parts) > 1 else Defect("", "", str(p), words)
-        for p in relative
-    ]
+    parts = [name.partition("/") for name in output.leftovers()]
+    found = [Defect(first, "", rest, words) if rest else Defect("", "", first, words) for first, _, rest in parts]
+    return [defect for defect in found if stage in (None, defect.stage)]
 
 
 def _record(output: Folder, stage: str | None, found: Verification) -> None:

@@ -11,8 +11,10 @@ import time
 import traceback
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,13 +25,13 @@ import pyarrow as pa
 from kxbatch.data.arrays import Arrays, publish_arrays, read_arrays
 from kxbatch.data.parts import publish_part, read_part
 from kxbatch.data.quarantine import Rejected, publish_quarantine
-from kxbatch.data.receipts import Receipt, write_receipt
+from kxbatch.data.receipts import Receipt, receipt_name, write_receipt
 from kxbatch.data.storage import Folder, Published
 from kxbatch.engine.corpus import read_source
 from kxbatch.engine.job import make_importable
-from kxbatch.engine.lease import check_token
+from kxbatch.engine.lease import LeaseLost, check_token
 from kxbatch.engine.units import Unit
-from kxbatch.errors import BudgetExceeded, ConfigError, DataError, FatalError
+from kxbatch.errors import BudgetExceeded, ConfigError, DataError, FatalError, KxbatchError
 from kxbatch.spec.model import InputSection
 from kxbatch.stages.base import Context, FoldStage, PairsStage, Side, Stage, checked_rows
 from kxbatch.stages.registry import stage_types
@@ -93,6 +95,7 @@ class Worker:
         self._stage: Stage[Any] = kind(config, assignment.column)
         self._config = config
         self._output = Folder(assignment.output)
+        self._output = self._output.fenced(partial(check_token, self._output, assignment.token))
         self._folder = self._output.child(assignment.stage)
         self._schema = pa.ipc.read_schema(pa.py_buffer(assignment.schema))
         self._opened = ""
@@ -102,7 +105,7 @@ class Worker:
     def run(self, unit: Unit, attempt: int) -> Receipt | Failure:
         """Do a unit; the receipt is on disk when this returns one."""
         started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
-        context = self._context(unit)
+        context, result = self._context(unit), None
         try:
             result = self._work(unit, context)
             if unit.phase == "map":
@@ -126,11 +129,18 @@ class Worker:
                 started=started,
                 seconds=round(time.perf_counter() - clock, 4),
             )
-            check_token(self._output, self._a.token)
             write_receipt(self._folder, receipt)
+            self._output.fence()
         except Exception as error:
+            if isinstance(error, LeaseLost) and result is not None:
+                self._disown(unit)
             return failure_of(error, unit, self.label, attempt)
         return receipt
+
+    def _disown(self, unit: Unit) -> None:
+        """The lease was lost while a unit was published: nobody knows whose file lies there now, so no receipt vouches for it."""
+        with suppress(KxbatchError, OSError):
+            Folder(self._folder.path).remove(receipt_name(unit.phase, unit.key))
 
     def _work(self, unit: Unit, context: Context) -> _Result:
         if unit.phase == "map":
@@ -159,7 +169,6 @@ class Worker:
         mapped = self._stage.map(table, context)
         checked_rows(self._a.stage, table.num_rows, mapped)
         out = self._assemble(table, mapped.columns, [r.row for r in mapped.rejected])
-        check_token(self._output, self._a.token)
         published = publish_part(self._folder, unit.file, out, self._a.footer | dict(unit.task["footer"]))
         rejected = [*unread, *mapped.rejected]
         return _Result(published, table.num_rows + len(unread), out.num_rows, rejected)
@@ -178,7 +187,6 @@ class Worker:
         assert isinstance(self._stage, FoldStage)
         table, _ = self._read(unit.task["shard"], self._stage.columns)
         state = self._stage.fold(table, context)
-        check_token(self._output, self._a.token)
         return _Result(publish_arrays(self._folder, unit.file, state), table.num_rows, table.num_rows)
 
     def _pair(self, unit: Unit, context: Context) -> _Result:
@@ -187,7 +195,6 @@ class Worker:
         b = self._read_block(unit.task["b"]) if unit.task["b"] is not None else None
         forward, backward = self._stage.pair(a, b, context)
         arrays = {f"forward.{k}": v for k, v in forward.items()} | {f"backward.{k}": v for k, v in backward.items()}
-        check_token(self._output, self._a.token)
         rows = a.num_rows + (b.num_rows if b is not None else 0)
         return _Result(publish_arrays(self._folder, unit.file, arrays), rows, rows)
 
@@ -200,7 +207,6 @@ class Worker:
                 yield first, self._read(shard, self._stage.columns)[0]
 
         arrays = self._stage.gather(row_numbers(unit.task["segments"]), sides, corpus, context)
-        check_token(self._output, self._a.token)
         return _Result(publish_arrays(self._folder, unit.file, arrays), unit.rows, unit.rows)
 
     def _side(self, file: str, side: str) -> Arrays:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -17,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from kxbatch.data.storage import File, Folder
 from kxbatch.report import RowId
 from kxbatch.report.parquet import open_parquet, read_parquet
 
@@ -70,34 +70,35 @@ class Neighbourhood:
     sides: tuple[tuple[str, Published], ...]
 
 
-def listed_rows(stage: Path) -> Iterator[RowList]:
+def listed_rows(stage: Folder) -> Iterator[RowList]:
     """The first top hubs and antihubs that a hubness stage names; nothing for a file that is not there."""
-    hubs = stage / "_artifact" / "top_hubs.parquet"
-    if hubs.is_file():
+    artifact, name = stage.child("_artifact"), File(stage.path).name
+    hubs = artifact.file("top_hubs.parquet")
+    if hubs.size() is not None:
         table = read_parquet(hubs, ["rank", "id", "k_occurrence", "shard"])
         rows = table.sort_by("rank").slice(0, HUBS).to_pylist()
         found = tuple(ListedRow(row["id"], row["shard"], row["k_occurrence"]) for row in rows)
-        yield RowList(stage.name, "hubs", found)
-    antihubs = stage / "_artifact" / "antihubs.parquet"
-    if antihubs.is_file():
+        yield RowList(name, "hubs", found)
+    antihubs = artifact.file("antihubs.parquet")
+    if antihubs.size() is not None:
         rows = read_parquet(antihubs, ["id", "shard"]).slice(0, ANTIHUBS).to_pylist()
-        yield RowList(stage.name, "antihubs", tuple(ListedRow(row["id"], row["shard"], 0) for row in rows))
+        yield RowList(name, "antihubs", tuple(ListedRow(row["id"], row["shard"], 0) for row in rows))
 
 
-def tell_elsewhere(output: Path, lists: Sequence[RowList], stages: Sequence[str]) -> list[RowList]:
+def tell_elsewhere(output: Folder, lists: Sequence[RowList], stages: Sequence[str]) -> list[RowList]:
     """Add to every listed row how often it is found in the other of two stages."""
     if len(stages) < 2:
         return list(lists)
     told = []
     for one in lists:
         other = stages[1] if one.stage == stages[0] else stages[0]
-        known = look_up(output / other, one.rows)
+        known = look_up(output.child(other), one.rows)
         rows = (replace(row, elsewhere=known[row.id].k_occurrence if row.id in known else None) for row in one.rows)
         told.append(replace(one, other=other, rows=tuple(rows)))
     return told
 
 
-def neighbourhoods(output: Path, lists: Sequence[RowList], stages: Sequence[str]) -> list[Neighbourhood]:
+def neighbourhoods(output: Folder, lists: Sequence[RowList], stages: Sequence[str]) -> list[Neighbourhood]:
     """Whom a few rows find in each stage: the first stage's largest hub, and rows from inside the corpus.
 
     Args:
@@ -109,9 +110,9 @@ def neighbourhoods(output: Path, lists: Sequence[RowList], stages: Sequence[str]
         return []
     chosen = {one.rows[0]: "the largest hub" for one in lists[:1] if one.kind == "hubs" and one.rows}
     places = {Place(hub.id, hub.shard): f"{why} of {stages[0]}" for hub, why in chosen.items()}
-    for place, why in middle_rows(output / stages[0]):
+    for place, why in middle_rows(output.child(stages[0])):
         places.setdefault(place, why)
-    known = {stage: look_up(output / stage, places) for stage in stages}
+    known = {stage: look_up(output.child(stage), places) for stage in stages}
     shown = []
     for place, why in places.items():
         sides = tuple((stage, rows[place.id]) for stage, rows in known.items() if place.id in rows)
@@ -120,10 +121,10 @@ def neighbourhoods(output: Path, lists: Sequence[RowList], stages: Sequence[str]
     return shown
 
 
-def middle_rows(stage: Path) -> Iterator[tuple[Place, str]]:
+def middle_rows(stage: Folder) -> Iterator[tuple[Place, str]]:
     """Rows at even distances inside a stage's output, with words that say where."""
-    files = sorted(stage.glob("part-*.parquet"))
-    ends = np.cumsum([open_parquet(file, ["id"]).metadata.num_rows for file in files], dtype=np.int64)
+    files = [stage.file(name) for name in stage.names(".parquet") if name.startswith("part-")]
+    ends = np.cumsum([_rows(file) for file in files], dtype=np.int64)
     total = int(ends[-1]) if len(ends) else 0
     positions = {total * step // (MIDDLE_ROWS + 1) for step in range(1, MIDDLE_ROWS + 1)} if total else set()
     for position in sorted(positions):
@@ -134,21 +135,27 @@ def middle_rows(stage: Path) -> Iterator[tuple[Place, str]]:
         yield place, f"row {position + 1} of {total}"
 
 
-def shard_number(file: Path) -> int:
+def _rows(file: File) -> int:
+    with open_parquet(file, ["id"]) as part:
+        return int(part.metadata.num_rows)
+
+
+def shard_number(file: File) -> int:
     """The number in a shard's name: `part-00012.parquet` is 12."""
-    return int(file.stem.removeprefix("part-"))
+    return int(file.name.removeprefix("part-").removesuffix(".parquet"))
 
 
-def look_up(stage: Path, places: Iterable[Place]) -> dict[RowId, Published]:
+def look_up(stage: Folder, places: Iterable[Place]) -> dict[RowId, Published]:
     """What a hubness stage wrote about some rows; rows it does not hold are left out."""
     by_shard: dict[int, list[RowId]] = defaultdict(list)
     for place in places:
         by_shard[place.shard].append(place.id)
     known: dict[RowId, Published] = {}
     for shard, ids in sorted(by_shard.items()):
-        path = stage / f"part-{shard:05d}.parquet"
-        if path.is_file():
-            known.update(_look_up_in_shard(open_parquet(path, PUBLISHED), ids))
+        file = stage.file(f"part-{shard:05d}.parquet")
+        if file.size() is not None:
+            with open_parquet(file, PUBLISHED) as part:
+                known.update(_look_up_in_shard(part, ids))
     return known
 
 

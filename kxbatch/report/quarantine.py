@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from kxbatch.data.storage import Folder
 from kxbatch.report.parquet import read_parquet
 
 EXAMPLES = 3
@@ -26,14 +26,15 @@ class Reason:
     examples: tuple[dict[str, Any], ...]
 
 
-def reasons(output: Path, stages: Iterable[str]) -> list[Reason]:
+def reasons(output: Folder, stages: Iterable[str]) -> list[Reason]:
     """Why rows of an output were set aside, the most frequent reason first.
 
     Args:
         output: folder that a run has written.
         stages: names of its stages; each keeps its rows under `_kxbatch/quarantine/`.
     """
-    files = [file for stage in stages for file in sorted((output / stage / "_kxbatch/quarantine").glob("*.parquet"))]
+    folders = [output.child(stage, "_kxbatch", "quarantine") for stage in stages]
+    files = [folder.file(name) for folder in folders for name in folder.names(".parquet")]
     tables = [read_parquet(file, COLUMNS) for file in files]
     if not tables:
         return []

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TypeVar
 
 from pydantic import ValidationError
 
+from kxbatch.data.storage import Folder
 from kxbatch.errors import DataError
 from kxbatch.report import RowId, Texts
 from kxbatch.report.neighbourhood import Neighbourhood, RowList, listed_rows, neighbourhoods, tell_elsewhere
@@ -59,7 +59,7 @@ class Contents:
         return self.graphs if len(self.graphs) < 2 else (self.graphs[0], self.graphs[-1])
 
 
-def read(output: Path, texts: Texts | None = None) -> Contents:
+def read(output: Folder, texts: Texts | None = None) -> Contents:
     """Read an output folder.
 
     Args:
@@ -69,14 +69,14 @@ def read(output: Path, texts: Texts | None = None) -> Contents:
     Raises:
         DataError: `run.json` is missing, or a file is not what a run writes.
     """
-    run = _load(output / "run.json", Run)
+    run = _load(output, "run.json", Run)
     if run is None:
-        raise DataError(f"{output}: no run.json here, so this is not the output of a run; name the folder of one")
+        raise DataError(f"{output.path}: no run.json here, so this is not the output of a run; name the folder of one")
     order = [str(stage.get("name")) for stage in run.job.get("stage", ())]
     audits = _artifacts(output, run.stage_names("hubness"), "hubness.json", Hubness)
     spectra = _artifacts(output, run.stage_names("whiten"), "spectrum.json", Spectrum)
     ends = _ends([name for name, _ in audits])
-    lists = tell_elsewhere(output, [one for name in ends for one in listed_rows(output / name)], ends)
+    lists = tell_elsewhere(output, [one for name in ends for one in listed_rows(output.child(name))], ends)
     shown = neighbourhoods(output, lists, ends)
     return Contents(
         run=run,
@@ -90,20 +90,20 @@ def read(output: Path, texts: Texts | None = None) -> Contents:
     )
 
 
-def _load(path: Path, kind: type[R]) -> R | None:
+def _load(folder: Folder, name: str, kind: type[R]) -> R | None:
     """The record in a JSON file, or None where there is no such file."""
-    if not path.is_file():
-        return None
     try:
-        return kind.model_validate_json(path.read_bytes())
+        return kind.model_validate_json(folder.read(name))
+    except FileNotFoundError:
+        return None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise DataError(f"{path}: {where}: {first['msg']}; run the job again to write it anew") from error
+        raise DataError(f"{folder.file(name)}: {where}: {first['msg']}; run the job again to write it anew") from error
 
 
-def _artifacts(output: Path, names: Iterable[str], file: str, kind: type[R]) -> list[tuple[str, R]]:
-    loaded = [(name, _load(output / name / "_artifact" / file, kind)) for name in names]
+def _artifacts(output: Folder, names: Iterable[str], file: str, kind: type[R]) -> list[tuple[str, R]]:
+    loaded = [(name, _load(output.child(name, "_artifact"), file, kind)) for name in names]
     return [(name, record) for name, record in loaded if record is not None]
 
 

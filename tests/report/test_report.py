@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
+from kxbatch.data.storage import File, Folder
 from kxbatch.errors import DataError
 from kxbatch.report import RowId, build
 
@@ -84,9 +85,9 @@ class StrictParser(HTMLParser):
         self.open[-1].children.append(data)
 
 
-def parse(path: Path) -> Element:
+def parse(page: File) -> Element:
     """The page as a tree, after checks that hold for every page: well formed, alone, nothing active."""
-    text = path.read_text(encoding="utf-8")
+    text = Path(page.path).read_text(encoding="utf-8")
     assert text.startswith("<!DOCTYPE html>")
     parser = StrictParser()
     parser.feed(text)
@@ -311,7 +312,7 @@ def lookup(ids: Sequence[RowId]) -> dict[RowId, str]:
 
 
 def test_tiles_show_the_five_numbers_before_and_after(sample: Sample) -> None:
-    page = parse(build(sample.folder))
+    page = parse(build(Folder(str(sample.folder))))
     before, after = sample.hubness("hub-raw"), sample.hubness("hub-white")
     tiles = page.all("div", class_="tile")
     assert [values(tile) for tile in tiles] == [
@@ -326,7 +327,7 @@ def test_tiles_show_the_five_numbers_before_and_after(sample: Sample) -> None:
 
 
 def test_every_measure_of_the_json_is_in_the_table(sample: Sample) -> None:
-    page = parse(build(sample.folder))
+    page = parse(build(Folder(str(sample.folder))))
     shown = values(section(page, "measures"))
     graphs = [sample.hubness(stage)["raw"] for stage in ("hub-raw", "hub-white")]
     wanted = [graph[key] for key in graphs[0] if key not in ("k", "metric", "histogram") for graph in graphs]
@@ -338,7 +339,7 @@ def test_every_measure_of_the_json_is_in_the_table(sample: Sample) -> None:
 
 
 def test_hubs_and_antihubs_come_with_their_counts_in_both_stages(sample: Sample) -> None:
-    page = parse(build(sample.folder, lookup))
+    page = parse(build(Folder(str(sample.folder)), lookup))
     for kind, most in (("hubs", 10), ("antihubs", 6)):
         cards = section(page, kind).all("div", class_="card")
         for card, (here, there) in zip(cards, [("hub-raw", "hub-white"), ("hub-white", "hub-raw")], strict=True):
@@ -357,7 +358,7 @@ def test_hubs_and_antihubs_come_with_their_counts_in_both_stages(sample: Sample)
 
 
 def test_neighbours_before_and_after_are_those_of_the_shards(sample: Sample) -> None:
-    page = parse(build(sample.folder, lookup))
+    page = parse(build(Folder(str(sample.folder)), lookup))
     articles = section(page, "neighbours").all("article")
     queries = [article.all("p", class_="query")[0].all("code")[0].text for article in articles]
     top = sample.ids[int(np.argmax(sample.counts["hub-raw"]))]
@@ -378,7 +379,7 @@ def test_texts_are_asked_for_once_each_and_may_be_unknown(tmp_path: Path) -> Non
         asked.append(ids)
         return {identity: "w" * 999 for identity in ids if int(identity) % 2}
 
-    page = parse(build(sample.folder, some))
+    page = parse(build(Folder(str(sample.folder)), some))
     (ids,) = asked
     assert len(set(ids)) == len(ids)
     assert set(ids) <= set(sample.ids)
@@ -390,7 +391,7 @@ def test_texts_are_asked_for_once_each_and_may_be_unknown(tmp_path: Path) -> Non
 
 
 def test_throughput_lists_stages_and_marks_reused_units(sample: Sample) -> None:
-    page = parse(build(sample.folder))
+    page = parse(build(Folder(str(sample.folder))))
     rows = section(page, "throughput").all("table")[0].all("tr")[1:]
     assert [row.all("th")[0].children[0] for row in rows] == ["embed", "hub-raw", "whiten", "hub-white"]
     assert all(values(row) == [3, 2, 1, 3, 60, 60, 0, 4.75, 12.5, 9] for row in rows)
@@ -405,7 +406,7 @@ def test_quarantine_is_counted_by_reason(sample: Sample) -> None:
     write_quarantine(sample.folder / "embed", "embed", errors, "no good")
     sample.run["stages"][0]["rows_quarantined"] = len(errors)
     sample.save()
-    page = parse(build(sample.folder))
+    page = parse(build(Folder(str(sample.folder))))
     bars = section(page, "quarantine").all("ul", class_="bars")[0].children
     reasons = [bar for bar in bars if isinstance(bar, Element)]
     shown = {reason.all("b")[0].text: int(values(reason)[0]) for reason in reasons}
@@ -433,7 +434,7 @@ def test_hostile_words_are_shown_and_never_act(tmp_path: Path) -> None:
     sample.run["fingerprint"] = HOSTILE
     sample.run["stages"][0] |= {"kind": HOSTILE, "counters": {HOSTILE: 1}}
     sample.save()
-    page = parse(build(sample.folder, lambda ids: dict.fromkeys(ids, f"{HOSTILE}\x00\x1b[31m\ud800")))
+    page = parse(build(Folder(str(sample.folder)), lambda ids: dict.fromkeys(ids, f"{HOSTILE}\x00\x1b[31m\ud800")))
     assert page.all("h1")[0].text == HOSTILE
     assert page.all("title")[0].text == f"{HOSTILE} · kxbatch report"
     for place in ("warnings", "throughput", "quarantine", "hubs", "neighbours", "job"):
@@ -451,10 +452,10 @@ def test_hostile_words_are_shown_and_never_act(tmp_path: Path) -> None:
 
 
 def test_the_same_output_gives_the_same_bytes_anywhere(sample: Sample, tmp_path: Path) -> None:
-    first = build(sample.folder).read_bytes()
+    first = Path(build(Folder(str(sample.folder))).path).read_bytes()
     settings = tmp_path / "matplotlibrc"
     settings.write_text("font.size: 30\nlines.linewidth: 9\nsvg.fonttype: path\n", encoding="utf-8")
-    code = f"from pathlib import Path; from kxbatch.report import build; build(Path({str(sample.folder)!r}))"
+    code = f"from kxbatch.data.storage import Folder; from kxbatch.report import build; build(Folder({str(sample.folder)!r}))"
     for seed in ("1", "2"):
         environment = {**os.environ, "PYTHONHASHSEED": seed, "MATPLOTLIBRC": str(settings), "TZ": f"UTC{seed}"}
         subprocess.run([sys.executable, "-c", code], check=True, env=environment)
@@ -463,7 +464,7 @@ def test_the_same_output_gives_the_same_bytes_anywhere(sample: Sample, tmp_path:
 
 
 def test_figures_have_axes_in_words_and_no_two_share_an_id(sample: Sample) -> None:
-    page = parse(build(sample.folder))
+    page = parse(build(Folder(str(sample.folder))))
     figures = page.all("figure")
     assert len(figures) == 3 + 2 + 4
     for figure in figures:
@@ -493,13 +494,13 @@ def test_a_section_without_its_file_does_not_appear(sample: Sample, lost: list[s
         assert files
         for file in files:
             file.unlink()
-    shown = {str(node.attributes.get("id")) for node in parse(build(sample.folder)).all("section")}
+    shown = {str(node.attributes.get("id")) for node in parse(build(Folder(str(sample.folder)))).all("section")}
     assert SECTIONS - shown == gone
 
 
 def test_a_stage_that_is_not_finished_leaves_the_other_alone(sample: Sample) -> None:
     (sample.folder / "hub-white/_artifact/hubness.json").unlink()
-    page = parse(build(sample.folder))
+    page = parse(build(Folder(str(sample.folder))))
     assert len(section(page, "hubs").all("table")) == 1
     assert [len(values(tile)) for tile in page.all("div", class_="tile")] == [1, 1, 1, 1, 1]
 
@@ -516,7 +517,7 @@ def test_a_stage_that_is_not_finished_leaves_the_other_alone(sample: Sample) -> 
 def test_a_run_that_failed_says_so_on_top(sample: Sample, status: str, code: int | None, words: str) -> None:
     sample.run |= {"status": status, "exit_code": code, "message": "mend & run again"}
     sample.save()
-    page = parse(build(sample.folder))
+    page = parse(build(Folder(str(sample.folder))))
     (banner,) = page.all("div", class_="banner")
     assert words in banner.text
     assert "mend & run again" in banner.text
@@ -529,7 +530,7 @@ def test_a_run_that_failed_before_its_first_row_has_a_report(tmp_path: Path) -> 
     failure = {"phase": "embed", "error": "OSError", "message": HOSTILE, "attempts": 2}
     run["failures"] = [{**failure, "key": f"part-{at:05d}"} for at in range(30)]
     (tmp_path / "run.json").write_text(json.dumps(run), encoding="utf-8")
-    page = parse(build(tmp_path))
+    page = parse(build(Folder(str(tmp_path))))
     assert "no <disk>" in section(page, "warnings").text
     assert len(section(page, "failures").all("li")) == 21
     assert "OSError embed part-00003 after 2 attempts" in section(page, "failures").text
@@ -541,7 +542,7 @@ def test_a_run_that_failed_before_its_first_row_has_a_report(tmp_path: Path) -> 
 @pytest.mark.parametrize("n", [0, 1, 2, 3, 6])
 def test_tiny_corpora_have_a_report(tmp_path: Path, n: int) -> None:
     sample = write_output(tmp_path / "out", n=n)
-    page = parse(build(sample.folder, lookup))
+    page = parse(build(Folder(str(sample.folder)), lookup))
     rows, skewness = page.all("div", class_="tile")[:2]
     assert values(rows) == [n]
     if n < 2:
@@ -555,7 +556,7 @@ def test_a_reduction_is_compared_with_the_raw_graph_of_its_stage(sample: Sample)
     (sample.folder / "hub-raw/_artifact/hubness.json").unlink()
     reduced = {**sample.hubness("hub-white")["raw"], "skewness": 0.0625, "max_k_occurrence": 5}
     sample.edit("hub-white", "hubness.json", reduction="csls", reduced=reduced)
-    page = parse(build(sample.folder))
+    page = parse(build(Folder(str(sample.folder))))
     raw = sample.hubness("hub-white")["raw"]
     tiles = page.all("div", class_="tile")
     assert values(tiles[1]) == [raw["skewness"], 0.0625]
@@ -567,7 +568,7 @@ def test_a_reduction_is_compared_with_the_raw_graph_of_its_stage(sample: Sample)
 def test_an_audit_without_usable_rows_has_no_measures(sample: Sample) -> None:
     for stage in ("hub-raw", "hub-white"):
         sample.edit(stage, "hubness.json", raw=None, mean_cosine=None)
-    page = parse(build(sample.folder))
+    page = parse(build(Folder(str(sample.folder))))
     assert not [node for node in page.walk() if node.attributes.get("id") == "measures"]
     assert [tile.all("h2")[0].text for tile in page.all("div", class_="tile")] == ["Rows", "Mean cosine"]
 
@@ -575,35 +576,35 @@ def test_an_audit_without_usable_rows_has_no_measures(sample: Sample) -> None:
 def test_rows_are_those_of_the_input_when_the_run_says_so(sample: Sample) -> None:
     sample.run["input"] = {"files": 2, "rows": 64}
     sample.save()
-    assert values(parse(build(sample.folder)).all("div", class_="tile")[0]) == [64]
+    assert values(parse(build(Folder(str(sample.folder)))).all("div", class_="tile")[0]) == [64]
 
 
 def test_an_audit_of_the_raw_vectors_alone_has_one_mean_cosine(sample: Sample) -> None:
     (sample.folder / "hub-white/_artifact/hubness.json").unlink()
-    assert values(parse(build(sample.folder)).all("div", class_="tile")[4]) == [0.4375]
+    assert values(parse(build(Folder(str(sample.folder)))).all("div", class_="tile")[4]) == [0.4375]
 
 
 def test_a_folder_that_no_run_wrote_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no run\.json here"):
-        build(tmp_path)
+        build(Folder(str(tmp_path)))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_damaged_file_is_named_and_the_old_page_stays(sample: Sample) -> None:
-    old = build(sample.folder).read_bytes()
+    old = Path(build(Folder(str(sample.folder))).path).read_bytes()
     sample.edit("whiten", "spectrum.json", eigenvalues="many")
     with pytest.raises(DataError, match=r"spectrum\.json: eigenvalues: "):
-        build(sample.folder)
+        build(Folder(str(sample.folder)))
     (sample.folder / "whiten/_artifact/spectrum.json").write_text("{", encoding="utf-8")
     with pytest.raises(DataError, match=r"spectrum\.json: the file: Invalid JSON"):
-        build(sample.folder)
+        build(Folder(str(sample.folder)))
     (sample.folder / "whiten/_artifact/spectrum.json").unlink()
     (sample.folder / "hub-raw/_artifact/top_hubs.parquet").write_bytes(b"PAR1 not really")
     with pytest.raises(DataError, match=r"top_hubs\.parquet: not readable as Parquet"):
-        build(sample.folder)
+        build(Folder(str(sample.folder)))
     pq.write_table(pa.table({"id": ["a"]}), sample.folder / "hub-raw/_artifact/top_hubs.parquet")
     with pytest.raises(DataError, match=r"top_hubs\.parquet: no column rank, k_occurrence, shard"):
-        build(sample.folder)
+        build(Folder(str(sample.folder)))
     assert (sample.folder / "report.html").read_bytes() == old
     assert list(sample.folder.glob("*.tmp")) == list(sample.folder.glob(".*.tmp")) == []
 

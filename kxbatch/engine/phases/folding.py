@@ -162,7 +162,10 @@ def _damaged(folder: Folder, card: Mapping[str, Any]) -> set[str]:
 
 
 def _digest(folder: Folder, name: str) -> str | None:
-    return hashlib.sha256(folder.read(name)).hexdigest() if folder.exists(name) else None
+    try:
+        return hashlib.sha256(folder.read(name)).hexdigest()
+    except FileNotFoundError:
+        return None
 
 
 def _publish(folder: Folder, artifact: Artifact, pinned: Arrays) -> dict[str, str]:
