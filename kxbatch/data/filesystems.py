@@ -43,6 +43,8 @@ def absolute(url: str, base: Path | None) -> str:
     Raises:
         ConfigError: unknown scheme, no bucket, a `file://` URL of another host, an unknown `~user`.
     """
+    if "\0" in url:
+        raise ConfigError(f"path {url!r}: a null character cannot be part of a path")
     scheme, rest = _split(url)
     if scheme in ("s3", "gs"):
         rest = rest.rstrip("/")

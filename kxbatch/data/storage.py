@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
+
+import orjson
 
 from kxbatch.data.filesystems import absolute
 from kxbatch.data.stores import Fence, Listing, Published, Store, store_of
@@ -89,10 +90,9 @@ class Folder:
         Raises:
             FatalError: it does.
         """
-        relative = PurePosixPath(name)
-        if relative.is_absolute() or ".." in relative.parts:
+        if name.startswith("/") or ".." in name.split("/") or "\0" in name:
             raise FatalError(f"{name!r} leads out of {self.path}; a manifest or receipt was tampered with")
-        return File(f"{self.path.rstrip('/')}/{relative}")
+        return File(f"{self.path.rstrip('/')}/{name}")
 
     def exists(self, name: str = "") -> bool:
         """Whether the file (or, without a name, the folder) is there."""
@@ -129,7 +129,7 @@ class Folder:
             FatalError: the file is there but no JSON; says which file.
         """
         try:
-            return json.loads(self.read(name))
+            return orjson.loads(self.read(name))
         except FileNotFoundError:
             return None
         except ValueError as error:
@@ -155,9 +155,9 @@ class Folder:
         return self.publish(name, lambda sink: sink.write(data))
 
     def publish_json(self, name: str, value: Any) -> Published:
-        """`publish` of a JSON value: keys in the order given, two spaces of indent."""
-        text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-        return self.publish_bytes(name, text.encode() + b"\n")
+        """`publish` of a JSON value: keys in the order given, two spaces of indent; what is no number becomes null."""
+        text = orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+        return self.publish_bytes(name, text)
 
     def replace(self, name: str, data: bytes, version: str | None) -> str | None:
         """Write a file if it still has this version (None: if there is none), as one step among all writers.
@@ -174,7 +174,7 @@ class Folder:
 
     def appending(self, name: str) -> Any:
         """A log here that goes on where it ended: `write` a line, `close`."""
-        return self._store.appending(self.file(name).path)
+        return self._store.appending(self.file(name).path, self.fence)
 
     def leftovers(self) -> Sequence[str]:
         """What writers that died left here and below, by name inside this folder."""
@@ -201,7 +201,12 @@ def output_folder(url: str, base: Path) -> Folder:
             "[input] path. Google's storage speaks the protocol of s3:// too: set AWS_ENDPOINT_URL and HMAC keys"
         )
     path = Path(address)
-    standing = next(p for p in (path, *path.parents) if p.exists())
+    try:
+        standing = next(p for p in (path, *path.parents) if p.exists())
+    except OSError as error:
+        raise ConfigError(
+            f"output '{url}': no such place is possible here ({error}); choose another job.output"
+        ) from None
     if not standing.is_dir():
         raise ConfigError(f"output '{url}': {standing} is a file; choose a folder as job.output")
     return Folder(address)

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
@@ -18,6 +19,7 @@ from kxbatch.data.receipts import Receipt
 from kxbatch.data.storage import Folder
 from kxbatch.engine.units import Unit
 from kxbatch.engine.worker import Failure
+from kxbatch.errors import KxbatchError
 
 LINE_EVERY = 30.0
 FILE_EVERY = 2.0
@@ -56,7 +58,8 @@ class Progress:
         if self._bars:
             self._bars.stop()
         if self._log:
-            self._log.close()
+            with suppress(KxbatchError, OSError):
+                self._log.close()
 
     def begin(self, stage: str, phase: str, units: Sequence[Unit], missing: Sequence[str]) -> None:
         """A phase starts."""
@@ -105,7 +108,10 @@ class Progress:
         """A line in `log.jsonl`."""
         if self._log:
             entry = {"time": _now(), "level": level, "run": self._run, "message": message} | facts
-            self._log.write(json.dumps({k: v for k, v in entry.items() if v not in ("", None)}))
+            with suppress(
+                KxbatchError, OSError
+            ):  # what cannot be logged is no reason to end; what cannot be published is
+                self._log.write(json.dumps({k: v for k, v in entry.items() if v not in ("", None)}))
 
     def end(self, status: str, exit_code: int) -> None:
         """The run is over."""
@@ -125,7 +131,8 @@ class Progress:
         now = time.monotonic()
         if now - self._last_file >= FILE_EVERY:
             self._last_file = now
-            self._publish()
+            with suppress(KxbatchError):  # the run itself meets the same fault, and tells
+                self._publish()
         if self._bars is None and not self._quiet and now - self._last_line >= LINE_EVERY:
             self._last_line = now
             entry = self._state["phases"][-1]

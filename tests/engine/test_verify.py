@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import tree_digests
 
-from kxbatch.data.storage import Folder
+from kxbatch.data.storage import File, Folder
 from kxbatch.engine.defects import Defect, read_defects
 from kxbatch.engine.lease import Lease
 from kxbatch.engine.stage_check import file_digest
@@ -160,7 +160,7 @@ def test_a_part_with_other_columns(finished: Finished) -> None:
     pq.write_table(table.append_column("extra", pa.array([1] * table.num_rows)), part)
     receipt = finished.output / "whiten/_kxbatch/receipts/map/part-00002.json"
     facts = json.loads(receipt.read_text())
-    receipt.write_text(json.dumps(facts | {"bytes": part.stat().st_size, "digest": file_digest(part)}))
+    receipt.write_text(json.dumps(facts | {"bytes": part.stat().st_size, "digest": file_digest(File(str(part)))}))
     [defect] = verify("out/audit").defects
     assert (defect.key, "extra: int64" in defect.problem) == ("part-00002", True)
 

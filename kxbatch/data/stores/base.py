@@ -75,8 +75,8 @@ class Store(Protocol):
     def remove(self, path: str) -> None:
         """Remove a file; none there is fine."""
 
-    def appending(self, path: str) -> Log:
-        """A log that goes on where it ended."""
+    def appending(self, path: str, fence: Fence) -> Log:
+        """A log that goes on where it ended; `fence` is called before it replaces what others may have written."""
 
     def leftovers(self, path: str) -> list[str]:
         """Addresses, inside this folder and below, of what writers that died left behind."""

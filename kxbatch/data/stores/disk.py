@@ -106,7 +106,7 @@ class Disk:
         """Remove a file; none there is fine."""
         Path(path).unlink(missing_ok=True)
 
-    def appending(self, path: str) -> _File:
+    def appending(self, path: str, fence: Fence) -> _File:
         """The file itself, opened at its end."""
         with disk_errors(path):
             Path(path).parent.mkdir(parents=True, exist_ok=True)

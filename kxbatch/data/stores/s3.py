@@ -151,9 +151,9 @@ class S3:
 
         _patiently(delete)
 
-    def appending(self, path: str) -> _Growing:
+    def appending(self, path: str, fence: Fence) -> _Growing:
         """Objects cannot grow: the log is kept here and sent now and then."""
-        return _Growing(self, path)
+        return _Growing(self, path, fence)
 
     def leftovers(self, path: str) -> list[str]:
         """Keys of uploads in several pieces that nobody finished: invisible, but stored and paid for."""
@@ -185,8 +185,8 @@ class _Changed(Exception):
 class _Growing:
     """A log in memory that is sent as a whole every half minute, after what the object held before, and at the end."""
 
-    def __init__(self, store: S3, path: str) -> None:
-        self._store, self._path = store, path
+    def __init__(self, store: S3, path: str, fence: Fence) -> None:
+        self._store, self._path, self._fence = store, path, fence
         self._lines: list[bytes] = []
         self._sent = time.monotonic()
         self._lock = threading.Lock()
@@ -208,7 +208,7 @@ class _Growing:
     def _send(self) -> None:
         whole = b"".join(self._lines)
         self._lines, self._sent = [whole], time.monotonic()
-        self._store.publish(self._path, lambda sink: sink.write(whole), lambda: None)
+        self._store.publish(self._path, lambda sink: sink.write(whole), self._fence)
 
 
 def _patiently(operation: Callable[[], T]) -> T:
