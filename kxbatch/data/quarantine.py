@@ -49,17 +49,22 @@ def quarantine_name(key: str) -> str:
     return f"{BOOKKEEPING}/quarantine/{key}.parquet"
 
 
-def publish_quarantine(stage: Folder, key: str, rejected: Sequence[Rejected], *, run: str, name: str) -> None:
-    """Write the rows that a unit set aside; none removes what an earlier attempt wrote."""
+def publish_quarantine(stage: Folder, key: str, rejected: Sequence[Rejected], *, run: str, name: str) -> str:
+    """Write the rows that a unit set aside; none removes what an earlier attempt wrote.
+
+    Returns:
+        SHA-256 of the file, empty where there is none.
+    """
     if not rejected:
         stage.remove(quarantine_name(key))
-        return
+        return ""
     rows = [
         {"run": run, "stage": name, "shard": key, "row": r.row, "id": r.id}
         | {"error": r.error, "message": r.message, "raw": r.raw}
         for r in rejected
     ]
-    publish_part(stage, quarantine_name(key), pa.Table.from_pylist(rows, schema=SCHEMA), {"stage": name})
+    table = pa.Table.from_pylist(rows, schema=SCHEMA)
+    return publish_part(stage, quarantine_name(key), table, {"stage": name}).digest
 
 
 def read_quarantine(stage: Folder) -> pa.Table:

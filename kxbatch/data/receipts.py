@@ -32,6 +32,7 @@ class Receipt:
     rows_in: int
     rows_out: int
     quarantined: int
+    quarantine_digest: str
     counters: dict[str, float]
     run: str
     token: int

@@ -159,6 +159,8 @@ class StageCheck:
             return
         if rows != receipt.quarantined:
             self._defect(receipt.key, name, f"{rows} rows, but the receipt says {receipt.quarantined} were set aside")
+        elif (self._digests([self._folder.file(name)])[0] or "") != receipt.quarantine_digest:
+            self._defect(receipt.key, name, "content differs from what the receipt says")
 
     def _orphans(self, parts: Sequence[Receipt]) -> None:
         """Files that no receipt speaks for: readers of the bare folder would take them for data."""

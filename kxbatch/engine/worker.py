@@ -107,9 +107,11 @@ class Worker:
         started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
         context, result = self._context(unit), None
         try:
-            result = self._work(unit, context)
+            result, quarantine = self._work(unit, context), ""
             if unit.phase == "map":
-                publish_quarantine(self._folder, unit.key, result.rejected, run=self._a.run, name=self._a.stage)
+                quarantine = publish_quarantine(
+                    self._folder, unit.key, result.rejected, run=self._a.run, name=self._a.stage
+                )
             receipt = Receipt(
                 phase=unit.phase,
                 key=unit.key,
@@ -120,6 +122,7 @@ class Worker:
                 rows_in=result.rows_in,
                 rows_out=result.rows_out,
                 quarantined=len(result.rejected),
+                quarantine_digest=quarantine,
                 counters={k: float(v) for k, v in sorted(context.counters.items()) if v},
                 run=self._a.run,
                 token=self._a.token,
