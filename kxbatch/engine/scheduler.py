@@ -97,6 +97,8 @@ class Scheduler:
         self.progress.begin(node.name, phase, units, [unit.key for unit in missing])
         if missing:
             self._run(node, assignment, phase, units, missing, result)
+        if result.failed:  # a unit may fail after its receipt came to be seen
+            receipts = read_receipts(node.folder, phase)
         if self.sweep:
             self._sweep(node, phase, receipts, units, result.receipts)
         if phase == "map":
