@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from kxbatch.data.receipts import read_receipts
+from kxbatch.data.receipts import Receipt, read_receipts
 from kxbatch.engine.defects import read_defects
 from kxbatch.engine.job import Job, Node
 from kxbatch.engine.phases.folding import CARD, fold_units, refit_reason
@@ -116,9 +116,11 @@ class _Planner:
         self._chains = {node.name: node.chain for node in nodes}
         self._chains["input"] = fingerprint(job.spec.input.semantic())
         self._defects = read_defects(job.output)
+        self._read: dict[str, dict[str, Receipt]] = {}
 
     def stage(self, node: Node) -> None:
         """Plan one stage."""
+        self._read = {}
         shards = self._shards[node.upstream]
         waiting = dict.fromkeys(self._unmade[node.upstream], f"waits for {node.upstream}")
         artifact = ""
@@ -135,14 +137,20 @@ class _Planner:
                 waiting = {shard.key: "waits for its neighbour lists" for shard in shards} | waiting
         units = map_units(node, shards, artifact=artifact, patches=patches)
         self._unmade[node.name] = self._count(node, "map", units, waiting)
-        made = {k: r for k, r in read_receipts(node.folder, "map").items() if k not in self._unmade[node.name]}
+        made = {k: r for k, r in self._receipts(node, "map").items() if k not in self._unmade[node.name]}
         parts = {part.key: part for part in part_shards(node.name, made)}
         self._shards[node.name] = [parts.get(shard.key, shard) for shard in shards]
+
+    def _receipts(self, node: Node, phase: str) -> dict[str, Receipt]:
+        """Receipts of the stage at hand; a phase is read from disk once, for it is a file a shard."""
+        if phase not in self._read:
+            self._read[phase] = read_receipts(node.folder, phase)
+        return self._read[phase]
 
     def _artifact(self, node: Node, grows: bool) -> tuple[str, str]:
         """Digest of the artifact, and why it would be fitted again, if it would."""
         card = node.folder.child(ARTIFACT).read_json(CARD)
-        now = {key: receipt.digest for key, receipt in sorted(read_receipts(node.folder, "fold").items())}
+        now = {key: receipt.digest for key, receipt in sorted(self._receipts(node, "fold").items())}
         reason = refit_reason(node, self._chains[node.upstream], card, now | ({"more": ""} if grows else {}))
         if reason is None and card["fit"] != node.code("map"):
             reason = "configuration changed"
@@ -158,14 +166,14 @@ class _Planner:
         waits = {u.key: held_up[name] for u in units for name in u.key.split("-")[1:] if name in held_up}
         if self._count(node, "pairs", units, waits):
             return None
-        if self._count(node, "lists", list_units(node, blocks, read_receipts(node.folder, "pairs")), {}):
+        if self._count(node, "lists", list_units(node, blocks, self._receipts(node, "pairs")), {}):
             return None
-        records = read_patches(node, conclusion_key(node, blocks, read_receipts(node.folder, "lists")))
+        records = read_patches(node, conclusion_key(node, blocks, self._receipts(node, "lists")))
         return patch_tasks(blocks, records) if records is not None else None
 
     def _count(self, node: Node, phase: str, units: list[Unit], waiting: Mapping[str, str]) -> set[str]:
         """Add a phase to the plan; the keys that are not done."""
-        receipts = read_receipts(node.folder, phase)
+        receipts = self._receipts(node, phase)
         judged = judge(units, receipts, node.folder, self._defects.get(node.name, frozenset()))
         judged = [
             Judged(j.unit, "stale" if j.unit.key in receipts else "pending", waiting[j.unit.key])
@@ -177,16 +185,20 @@ class _Planner:
         todo = [j for j in judged if j.state != "done"]
         plan = PhasePlan(node.name, phase, len(units), states["done"], states["pending"], states["stale"])
         plan.rows, plan.bytes = sum(j.unit.rows for j in todo), sum(j.unit.bytes for j in todo)
-        plan.reasons = dict(Counter(_why(node, j) for j in todo).most_common())
+        changes = _changes(node)
+        plan.reasons = dict(Counter(_why(j, changes) for j in todo).most_common())
         self.phases.append(plan)
         return {j.unit.key for j in todo}
 
 
-def _why(node: Node, judged: Judged) -> str:
-    """The reason, and for a changed configuration what changed in it."""
+def _changes(node: Node) -> str:
+    """What changed in the configuration since the parts were made, in words; empty where nothing did."""
     card = node.folder.read_json(CONFIGURATION)
-    if "configuration" not in judged.reason or judged.state != "stale" or card is None:
+    return "; ".join(differences(card, node.stage.semantic("map") | node.identity)) if card is not None else ""
+
+
+def _why(judged: Judged, changes: str) -> str:
+    """The reason, and for a changed configuration what changed in it."""
+    if "configuration" not in judged.reason or judged.state != "stale" or not changes:
         return judged.reason
-    now = node.stage.semantic("map") | node.identity
-    changes = "; ".join(differences(card, now))
-    return f"{judged.reason} ({changes})" if changes else judged.reason
+    return f"{judged.reason} ({changes})"

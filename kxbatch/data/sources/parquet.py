@@ -28,6 +28,8 @@ from kxbatch.data.sources.values import is_text
 from kxbatch.errors import DataError
 
 _ID_BATCH_ROWS = 65_536
+# Of the file read last: its shards come one after the other, and a footer tells of all row groups where a read wants a few.
+_footers: dict[SourceFile, pq.FileMetaData] = {}
 
 
 def parquet_schema(source: SourceFile) -> pa.Schema:
@@ -115,7 +117,11 @@ def _open(source: SourceFile) -> Iterator[pq.ParquetFile]:
         raise DataError(f"{source.url}: the file is empty (0 bytes), so it is no Parquet; write it again or remove it")
     fs, path = resolve(source.url, None)
     try:
-        with fs.open_input_file(path) as handle, pq.ParquetFile(handle, pre_buffer=not is_local(fs)) as file:
+        known = _footers.get(source)
+        options = {"metadata": known, "pre_buffer": not is_local(fs)}
+        with fs.open_input_file(path) as handle, pq.ParquetFile(handle, **options) as file:
+            if known is None:
+                _keep_footer(source, file.metadata)
             yield file
     except (OSError, pa.ArrowException) as error:
         found = storage_error(error, source.url)
@@ -125,6 +131,13 @@ def _open(source: SourceFile) -> Iterator[pq.ParquetFile]:
             f"{source.url}: cannot be read as Parquet ({error}); it is truncated, corrupt or something else: "
             "write it again or leave it out"
         ) from error
+
+
+def _keep_footer(source: SourceFile, footer: pq.FileMetaData) -> None:
+    """One at a time, because those of wide files are large; none of a file whose changes nobody would notice."""
+    _footers.clear()
+    if source.modified_ns:
+        _footers[source] = footer
 
 
 def _schema(file: pq.ParquetFile) -> pa.Schema:
