@@ -5,6 +5,7 @@ Precedence: command line > environment `KXBATCH_*` > file > default.
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from kxbatch.spec.model import JobSpec, StageConfig
 
 Kinds = Mapping[str, type[StageConfig]]
 _SECTIONS = ("job", "input")
+_NO_TOML = (ValueError, RecursionError)  # tomllib's own error is a ValueError, as is that of a number of 5000 digits
 
 
 def job_type(kinds: Kinds) -> type[JobSpec]:
@@ -35,13 +37,15 @@ def read_toml(path: Path) -> dict[str, Any]:
         ConfigError: the file is absent, unreadable, not UTF-8 or no TOML; the message has the line.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         siblings = [p.name for p in path.parent.glob("*.toml")] if path.parent.is_dir() else []
         raise ConfigError(f"{path}: no such job file{nearest(path.name, siblings)}") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # also bytes that are not UTF-8, and names that no file can have
         raise ConfigError(f"{path}: cannot be read as a job file: {error}") from None
-    except tomllib.TOMLDecodeError as error:
+    try:
+        return tomllib.loads(text)
+    except _NO_TOML as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
 
 
@@ -72,12 +76,22 @@ def parse_job(
         raw = _override(raw, assignment, f"{origin}: {variable}")
     for assignment in overrides:
         raw = _override(raw, assignment, f"{origin}: --set {assignment!r}")
+    _check_text(raw, origin)
     try:
         spec = job_type(kinds).model_validate(raw)
     except ValidationError as error:
         raise ConfigError(explain(error, raw, kinds, origin)) from None
     _check_inputs(spec, origin)
     return spec
+
+
+def _check_text(raw: Any, origin: str) -> None:
+    """Text must be Unicode; variables of the environment and mappings from Python need not be."""
+    try:
+        json.dumps(raw, ensure_ascii=False, default=str, skipkeys=True).encode()
+    except UnicodeEncodeError as error:
+        found = error.object[max(0, error.start - 20) : error.end]
+        raise ConfigError(f"{origin}: text that is not Unicode near {found!r}; write it as UTF-8") from None
 
 
 def _check_inputs(spec: JobSpec, origin: str) -> None:
@@ -110,10 +124,10 @@ def _override(raw: dict[str, Any], assignment: str, where: str) -> dict[str, Any
     section, *keys = path.strip().split(".")
     if not separator or not keys:
         raise ConfigError(f"{where}: write section.key=value, e.g. whiten.beta=0.5")
-    stages = list(raw.get("stage", []))
+    stages = list(raw["stage"]) if isinstance(raw.get("stage"), list | tuple) else []
     if section in _SECTIONS:
         return {**raw, section: _assigned(raw.get(section, {}), keys, _value(text))}
-    names = [str(stage.get("name") or stage.get("kind")) for stage in stages]
+    names = [str(stage.get("name") or stage.get("kind")) if isinstance(stage, dict) else "" for stage in stages]
     matches = [i for i, name in enumerate(names) if name == section or name.replace("-", "_") == section]
     if not matches:
         allowed = [*_SECTIONS, *names]
@@ -134,5 +148,5 @@ def _value(text: str) -> Any:
     """A TOML value; what is none is a string, so that paths and names need no quotes."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except _NO_TOML:
         return text

@@ -21,9 +21,9 @@ class Operational:
 
 
 class Config(BaseModel):
-    """Base of all configuration: immutable, and an unknown key is an error."""
+    """Base of all configuration: immutable; an unknown key is an error, and so is a number that JSON cannot hold."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     def semantic(self) -> dict[str, Any]:
         """The fields that decide the result, as JSON values, keys sorted by pydantic's field order."""

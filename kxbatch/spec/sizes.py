@@ -31,7 +31,7 @@ def parse_size(value: object) -> int:
         return value
     match = _PATTERN.fullmatch(value) if isinstance(value, str) else None
     unit = match.group(2).upper() if match else ""
-    if match is None or unit not in _UNITS or float(match.group(1)) <= 0:
+    if match is None or unit not in _UNITS or not 0 < float(match.group(1)) < 2**63:
         raise ValueError(f"{value!r} is no size; write bytes or a number with KB, MB, GB, KiB, MiB, GiB: '16MB'")
     return int(float(match.group(1)) * _UNITS[unit])
 

@@ -123,7 +123,7 @@ def _open(source: SourceFile) -> Iterator[pq.ParquetFile]:
             if known is None:
                 _keep_footer(source, file.metadata)
             yield file
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:  # the latter from names of columns
         found = storage_error(error, source.url)
         if not isinstance(found, DataError) or isinstance(error, FileNotFoundError):
             raise found from error
