@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+from pydantic import TypeAdapter
+
 from kxbatch.data.receipts import BOOKKEEPING
 from kxbatch.data.storage import Folder
+from kxbatch.engine.documents import Document, read_document
 
 NAME = f"{BOOKKEEPING}/defects.json"
 
@@ -28,6 +31,17 @@ class Defect:
     problem: str
 
 
+class _Entry(Document):
+    stage: str
+    key: str
+    file: str
+    problem: str
+
+
+_SHAPE = TypeAdapter(list[_Entry])
+_MEND = "remove it, and `kxbatch verify` finds them again"
+
+
 def save_defects(output: Folder, defects: Sequence[Defect]) -> None:
     """Put defects on record; none clears it."""
     if defects:
@@ -36,9 +50,19 @@ def save_defects(output: Folder, defects: Sequence[Defect]) -> None:
         clear_defects(output)
 
 
+def recorded_defects(output: Folder) -> list[Defect]:
+    """Every defect on record.
+
+    Raises:
+        FatalError: the record is damaged.
+    """
+    entries = read_document(output, NAME, _SHAPE, _MEND) or []
+    return [Defect(entry["stage"], entry["key"], entry["file"], entry["problem"]) for entry in entries]
+
+
 def read_defects(output: Folder) -> dict[str, frozenset[str]]:
     """Stage -> units to do again; the key '' stands for what the driver itself makes: patches and artifacts."""
-    found = [Defect(**entry) for entry in output.read_json(NAME) or []]
+    found = recorded_defects(output)
     return {d.stage: frozenset(e.key for e in found if e.stage == d.stage) for d in found}
 
 

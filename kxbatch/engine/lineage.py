@@ -13,12 +13,15 @@ from kxbatch.data.parts import read_footer
 from kxbatch.data.receipts import Receipt, parse_receipt, receipt_name
 from kxbatch.data.storage import File, Folder
 from kxbatch.engine.export import KIND
-from kxbatch.engine.manifest import MANIFEST, parse_manifest
-from kxbatch.engine.phases.folding import CARD
+from kxbatch.engine.manifest import read_manifest
+from kxbatch.engine.phases.folding import read_card
 from kxbatch.engine.worker import ARTIFACT
-from kxbatch.errors import ConfigError
+from kxbatch.errors import ConfigError, DataError
+from kxbatch.spec.model import NAME
 
 _MODEL = ("model", "model_digest")
+_OF_PART = ("stage", "stage_version", "job", "fingerprint", "configuration", "upstream")
+_OF_EXPORT = ("output", "fingerprint", "inputs", "job")
 
 
 @dataclass
@@ -56,34 +59,52 @@ def trace(path: str | Path) -> Step:
         ConfigError: not such a file.
         DataError: the file cannot be read.
     """
-    file = File(absolute(str(path), None))
+    return _traced(File(absolute(str(path), None)), frozenset())
+
+
+def _traced(file: File, below: frozenset[File]) -> Step:
+    """Follow a file; `below` are those on the way to it, which metadata from elsewhere could name again."""
     if Folder(file.path).exists():
-        raise ConfigError(f"{path} is a folder; name one of its parts")
+        raise ConfigError(f"{file} is a folder; name one of its parts")
     if file.size() is None:
-        raise ConfigError(f"{path} does not exist")
+        raise ConfigError(f"{file} does not exist")
     _, rows, footer = read_footer(file)
     if "kind" not in footer:
-        raise ConfigError(f"{path}: has no kxbatch.* metadata, so no run of kxbatch made it")
-    if footer["kind"] == KIND:
-        return _exported(file, rows, footer)
-    return _part(file, rows, footer)
+        raise ConfigError(f"{file}: has no kxbatch.* metadata, so no run of kxbatch made it")
+    missing = [key for key in (_OF_EXPORT if footer["kind"] == KIND else _OF_PART) if key not in footer]
+    if footer.get("upstream", "input") and not NAME.fullmatch(footer.get("upstream", "input")):
+        missing = ["upstream"]
+    if missing:
+        raise DataError(
+            f"{file}: its metadata has no usable kxbatch.{missing[0]}, so no run of kxbatch made it as it is"
+        )
+    make = _exported if footer["kind"] == KIND else _part
+    return make(file, rows, footer, below | {file})
 
 
-def _exported(file: File, rows: int, footer: dict[str, str]) -> Step:
+def _exported(file: File, rows: int, footer: dict[str, str], below: frozenset[File]) -> Step:
     facts = {"rows": rows, "output": footer["output"], "fingerprint": footer["fingerprint"]}
     above = [Folder(footer["output"]).file(name) for name in footer["inputs"].split("; ")]
-    return Step("export", str(file), footer["job"], facts, made_from=[_above(part) for part in above])
+    return Step("export", str(file), footer["job"], facts, made_from=[_above(part, below) for part in above])
 
 
-def _above(file: File) -> Step:
-    return trace(file.path) if file.size() is not None else Step("missing", str(file), notes=["the file is gone"])
+def _above(file: File, below: frozenset[File]) -> Step:
+    if file in below:
+        return Step("missing", str(file), notes=["the metadata leads in a circle"])
+    if file.size() is None:
+        return Step("missing", str(file), notes=["the file is gone"])
+    return _traced(file, below)
 
 
-def _part(file: File, rows: int, footer: dict[str, str]) -> Step:
+def _part(file: File, rows: int, footer: dict[str, str], below: frozenset[File]) -> Step:
     stage = file.folder
     output, key = File(stage.path).folder, file.name.removesuffix(".parquet")
     facts: dict[str, Any] = {key: footer[key] for key in ("kind", "stage_version", "job", "fingerprint")}
-    facts |= {"configuration": json.loads(footer["configuration"]), "inputs": footer.get("inputs", ""), "rows": rows}
+    facts |= {
+        "configuration": _configuration(file, footer["configuration"]),
+        "inputs": footer.get("inputs", ""),
+        "rows": rows,
+    }
     facts |= {key: footer[key] for key in _MODEL if key in footer}
     step = Step("stage", str(file), footer["stage"], facts)
     receipt = parse_receipt(stage.read_json(receipt_name("map", key)))
@@ -97,11 +118,21 @@ def _part(file: File, rows: int, footer: dict[str, str]) -> Step:
     if footer["upstream"] == "input":
         step.made_from = _sources(output, key)
         return step
-    above = _above(output.child(footer["upstream"]).file(file.name))
+    above = _above(output.child(footer["upstream"]).file(file.name), below)
     if above.receipt and above.receipt["digest"] != receipt.ingredients["input"]:
         step.notes.append(f"{footer['upstream']}/{file.name} was made again since; this part is stale")
     step.made_from = [above]
     return step
+
+
+def _configuration(file: File, text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise DataError(f"{file}: kxbatch.configuration of its metadata is no JSON object")
+    return found
 
 
 def _receipt_facts(receipt: Receipt) -> dict[str, Any]:
@@ -114,7 +145,7 @@ def _artifact_facts(stage: Folder, receipt: Receipt, notes: list[str]) -> dict[s
     used = receipt.ingredients.get("artifact")
     if used is None:
         return None
-    card = stage.child(ARTIFACT).read_json(CARD) or {}
+    card = read_card(stage.child(ARTIFACT)) or {}
     if card.get("digest") != used:
         notes.append("its stage was fitted again since; this part is stale")
         return {"digest": used}
@@ -124,9 +155,10 @@ def _artifact_facts(stage: Folder, receipt: Receipt, notes: list[str]) -> dict[s
 
 
 def _sources(output: Folder, key: str) -> list[Step]:
-    raw = output.read_json(MANIFEST)
-    number = int(key.removeprefix("part-"))
-    for source, shard in parse_manifest(raw).shards() if raw else []:
+    manifest = read_manifest(output)
+    name = key.removeprefix("part-")
+    number = int(name) if name.isdecimal() else -1
+    for source, shard in manifest.shards() if manifest else []:
         if shard.number == number:
             first, file = shard.cut.first_row, source.file
             facts: dict[str, Any] = {"rows": shard.cut.rows, "first_row": first, "last_row": first + shard.cut.rows - 1}

@@ -11,22 +11,25 @@ import io
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from pydantic import Field, TypeAdapter
 
 from kxbatch.data.receipts import BOOKKEEPING
-from kxbatch.data.sources import Cut, SourceFile
+from kxbatch.data.sources import Compression, Cut, Format, SourceFile
 from kxbatch.data.storage import Folder
 from kxbatch.data.vectors import is_vector
+from kxbatch.engine.documents import Count, Document, publish_sealed, read_sealed
 from kxbatch.engine.job import Job
-from kxbatch.errors import ConfigError
+from kxbatch.errors import ConfigError, FatalError
 from kxbatch.stages.base import ColumnKind
 
 MANIFEST = f"{BOOKKEEPING}/manifest.json"
 VERSION = 1
+_MEND = "restore it, or remove it and run the job again, which cuts the input anew and keeps what still fits"
 
 
 @dataclass(frozen=True)
@@ -104,13 +107,25 @@ def _hash_name(url: str) -> str:
 
 
 def id_hashes(output: Folder, plan: CorpusPlan, url: str) -> npt.NDArray[np.uint64]:
-    """64-bit hashes of the ids of a file, from this plan or from the run that cut the file."""
+    """64-bit hashes of the ids of a file, from this plan or from the run that cut the file.
+
+    Raises:
+        FatalError: the file of them is damaged.
+    """
     if url in plan.id_hashes:
         return plan.id_hashes[url]
     name = _hash_name(url)
     if not output.exists(name):
         return np.empty(0, np.uint64)
-    found: npt.NDArray[np.uint64] = np.load(io.BytesIO(output.read(name)), allow_pickle=False)
+    try:
+        found: npt.NDArray[np.uint64] = np.load(io.BytesIO(output.read(name)), allow_pickle=False)
+        if found.dtype != np.uint64 or found.ndim != 1:
+            raise ValueError(f"{found.dtype}{list(found.shape)}, expected uint64[n]")
+    except (ValueError, EOFError, OSError, MemoryError, SyntaxError) as error:  # NumPy has no error of its own
+        raise FatalError(
+            f"{output.file(name)}: damaged ({error}); restore it, or remove {output.file(MANIFEST)} "
+            "and run the job again, which reads the ids anew"
+        ) from None
     return found
 
 
@@ -137,7 +152,43 @@ def save_manifest(output: Folder, plan: CorpusPlan) -> None:
             for source in plan.sources
         ],
     }
-    output.publish_json(MANIFEST, document)
+    publish_sealed(output, MANIFEST, document)
+
+
+class _File(Document):
+    url: str
+    name: str
+    size: Count
+    modified_ns: Annotated[int, Field(ge=-(2**63), lt=2**63)]
+    format: Format
+    compression: Compression
+
+
+class _Shard(Document):
+    number: Annotated[Count, Field(lt=2**31)]
+    start: Count
+    stop: Count
+    first_row: Count
+    rows: Count
+    bytes: Count
+    first_line: Count
+
+
+class _Source(Document):
+    file: _File
+    present: bool
+    shards: list[_Shard]
+
+
+class _Manifest(Document):
+    version: int
+    job: str
+    next_shard: Annotated[Count, Field(lt=2**31)]
+    schema_: str = Field(alias="schema")
+    sources: list[_Source]
+
+
+_SHAPE = TypeAdapter(_Manifest)
 
 
 def load_manifest(job: Job) -> CorpusPlan | None:
@@ -145,25 +196,37 @@ def load_manifest(job: Job) -> CorpusPlan | None:
 
     Raises:
         ConfigError: the output belongs to another job, or is a folder of something else.
+        FatalError: it is damaged.
     """
-    output = job.output
-    raw = output.read_json(MANIFEST)
-    if raw is None:
+    plan = read_manifest(job.output)
+    if plan is None:
         _refuse_foreign(job)
-        return None
-    if raw["version"] != VERSION:
-        raise ConfigError(f"{output.path}: written by another version of kxbatch; write to a new output")
-    if raw["job"] != job.spec.job.name:
+    elif plan.job != job.spec.job.name:
         raise ConfigError(
-            f"{output.path} belongs to the job '{raw['job']}', not to '{job.spec.job.name}'; "
+            f"{job.output.path} belongs to the job '{plan.job}', not to '{job.spec.job.name}'; "
             "give this job an output of its own (job.output), or remove that folder"
         )
-    return parse_manifest(raw)
+    return plan
 
 
-def parse_manifest(raw: Any) -> CorpusPlan:
-    """The plan from its JSON form."""
-    schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(raw["schema"])))
+def read_manifest(output: Folder) -> CorpusPlan | None:
+    """The plan that the runs of an output froze, None where there is none.
+
+    Raises:
+        ConfigError: another version of kxbatch wrote it.
+        FatalError: it is damaged.
+    """
+    versioned = output.read_json(MANIFEST)
+    if isinstance(versioned, dict) and versioned.get("version", VERSION) != VERSION:
+        raise ConfigError(f"{output.path}: written by another version of kxbatch; write to a new output")
+    raw = read_sealed(output, MANIFEST, _SHAPE, _MEND)
+    if raw is None:
+        return None
+    try:
+        schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(raw["schema"])))
+        schema.names, str(schema)  # names that are no text come out here
+    except (ValueError, OSError, pa.ArrowException) as error:
+        raise FatalError(f"{output.file(MANIFEST)}: damaged, schema: {error}; {_MEND}") from None
     return CorpusPlan(raw["job"], schema, tuple(_sources(raw["sources"])), raw["next_shard"])
 
 

@@ -12,7 +12,7 @@ import polars as pl
 from kxbatch.data.parts import scan_part
 from kxbatch.data.receipts import Receipt, read_receipts
 from kxbatch.data.storage import Folder, output_folder
-from kxbatch.engine.record import RECORD
+from kxbatch.engine.record import read_record
 from kxbatch.errors import ConfigError, nearest
 
 
@@ -127,7 +127,7 @@ def open_output(path: str | Path) -> Output:
         ConfigError: not an output of kxbatch, or nothing ran to an end yet.
     """
     folder = output_folder(str(path), Path.cwd())
-    record = folder.read_json(RECORD)
+    record = read_record(folder)
     if record is None:
         what = "is no output of kxbatch (no run.json)" if folder.exists() else "does not exist"
         raise ConfigError(f"{folder.path} {what}; give the folder that job.output names, after a run")

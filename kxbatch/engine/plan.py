@@ -7,10 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from kxbatch.data.receipts import Receipt, read_receipts
 from kxbatch.engine.defects import read_defects
+from kxbatch.engine.documents import read_document
 from kxbatch.engine.job import Job, Node
-from kxbatch.engine.phases.folding import CARD, fold_units, refit_reason
+from kxbatch.engine.phases.folding import fold_units, read_card, refit_reason
 from kxbatch.engine.phases.mapping import CONFIGURATION, map_units
 from kxbatch.engine.phases.pairing import (
     block_name,
@@ -27,6 +30,8 @@ from kxbatch.engine.prepare import prepare
 from kxbatch.engine.units import Judged, Unit, judge
 from kxbatch.engine.worker import ARTIFACT
 from kxbatch.spec.fingerprint import differences, fingerprint
+
+_CONFIGURATION = TypeAdapter(dict[str, Any])
 
 
 @dataclass
@@ -149,10 +154,10 @@ class _Planner:
 
     def _artifact(self, node: Node, grows: bool) -> tuple[str, str]:
         """Digest of the artifact, and why it would be fitted again, if it would."""
-        card = node.folder.child(ARTIFACT).read_json(CARD)
+        card = read_card(node.folder.child(ARTIFACT))
         now = {key: receipt.digest for key, receipt in sorted(self._receipts(node, "fold").items())}
         reason = refit_reason(node, self._chains[node.upstream], card, now | ({"more": ""} if grows else {}))
-        if reason is None and card["fit"] != node.code("map"):
+        if reason is None and card and card["fit"] != node.code("map"):
             reason = "configuration changed"
         return (card["digest"] if card and "digest" in card else ""), reason or ""
 
@@ -193,7 +198,7 @@ class _Planner:
 
 def _changes(node: Node) -> str:
     """What changed in the configuration since the parts were made, in words; empty where nothing did."""
-    card = node.folder.read_json(CONFIGURATION)
+    card = read_document(node.folder, CONFIGURATION, _CONFIGURATION)
     return "; ".join(differences(card, node.stage.semantic("map") | node.identity)) if card is not None else ""
 
 

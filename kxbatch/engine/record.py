@@ -8,10 +8,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+from pydantic import Field, TypeAdapter
+
+from kxbatch.data.storage import Folder
+from kxbatch.engine.documents import Count, Document, read_document
 from kxbatch.engine.job import Job, Node
 from kxbatch.engine.manifest import CorpusPlan
+from kxbatch.errors import FatalError
 from kxbatch.spec.fingerprint import fingerprint
 
 if TYPE_CHECKING:
@@ -40,6 +45,64 @@ class StageRecord:
     units: list[dict[str, Any]]
 
 
+StageName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]  # it names a folder
+
+
+class _Unit(Document):
+    key: Annotated[str, Field(pattern=r"^part-[0-9]{5,9}$")]
+
+
+class _Stage(Document):
+    name: StageName
+    shards: Count
+    failed: Count
+    rows_in: Count
+    rows_out: Count
+    rows_quarantined: Count
+    seconds: float
+    units: list[_Unit]
+
+
+class _StageConfig(Document):
+    name: StageName
+    kind: str
+    input: StageName | None
+    column: str | None = None
+
+
+class _Job(Document):
+    name: str
+    output: str
+    input: dict[str, Any]
+    stage: Annotated[list[_StageConfig], Field(min_length=1)]
+
+
+class _Record(Document):
+    run: str
+    status: str
+    exit_code: int
+    message: str
+    job: _Job
+    fingerprint: str
+    started: str
+    ended: str
+    stages: list[_Stage]
+
+
+_SHAPE = TypeAdapter(_Record)
+
+
+def read_record(output: Folder) -> dict[str, Any] | None:
+    """`run.json`, None where there is none.
+
+    Raises:
+        FatalError: it is damaged.
+    """
+    mend = "restore it, or remove it and run the job again, which writes it anew"
+    record: dict[str, Any] | None = read_document(output, RECORD, _SHAPE, mend)
+    return record
+
+
 def publish_record(job: Job, result: RunResult, corpus: CorpusPlan, nodes: Sequence[Node], run: str) -> None:
     """Write `run.json` and `metrics.prom`.
 
@@ -47,7 +110,7 @@ def publish_record(job: Job, result: RunResult, corpus: CorpusPlan, nodes: Seque
     """
     job.output.publish_bytes("metrics.prom", _metrics(job, result).encode())
     chain = fingerprint([node.chain for node in nodes])
-    if result.status == "unchanged" and _tells_the_same(job.output.read_json(RECORD), result, chain):
+    if result.status == "unchanged" and _tells_the_same(_earlier(job.output), result, chain):
         return
     resolved = job.spec.model_dump(mode="json")
     ended = datetime.now(UTC)
@@ -71,6 +134,13 @@ def publish_record(job: Job, result: RunResult, corpus: CorpusPlan, nodes: Seque
         "warnings": result.warnings,
     }
     job.output.publish_json(RECORD, document)
+
+
+def _earlier(output: Folder) -> dict[str, Any] | None:
+    try:
+        return read_record(output)
+    except FatalError:  # this run writes it anew
+        return None
 
 
 def _tells_the_same(record: dict[str, Any] | None, result: RunResult, chain: str) -> bool:

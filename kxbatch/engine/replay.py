@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from kxbatch.data.quarantine import SCHEMA, read_quarantine
 from kxbatch.data.receipts import read_receipts
 from kxbatch.data.sources import discover
-from kxbatch.engine.manifest import MANIFEST, parse_manifest
+from kxbatch.engine.manifest import read_manifest
 from kxbatch.engine.output import Output
 from kxbatch.errors import ConfigError, nearest
 
@@ -80,11 +80,11 @@ def _base(output: Output, declared: str) -> Path:
 
 
 def _check_same_files(output: Output, section: Mapping[str, Any], base: Path) -> None:
-    raw = output.folder.read_json(MANIFEST)
+    manifest = read_manifest(output.folder)
     hint = "run this from the folder the job was run from, or run the job file: kxbatch run JOB.toml"
-    if raw is None:
+    if manifest is None:
         raise ConfigError(f"{output.folder.path}: its manifest is gone; run the job file: kxbatch run JOB.toml")
-    known = {source.file.url for source in parse_manifest(raw).sources}
+    known = {source.file.url for source in manifest.sources}
     try:
         found = discover(section["path"], base=base, format=section["format"], id_column=section["id"])
     except ConfigError as error:

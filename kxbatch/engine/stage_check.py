@@ -16,8 +16,8 @@ from kxbatch.data.quarantine import quarantine_name
 from kxbatch.data.receipts import BOOKKEEPING, Receipt, load_receipt, raw_receipts, receipt_name
 from kxbatch.data.storage import File, Folder
 from kxbatch.engine.defects import Defect
-from kxbatch.engine.phases.folding import CARD, STATE
-from kxbatch.engine.phases.pairing import PATCHES
+from kxbatch.engine.phases.folding import CARD, STATE, read_card
+from kxbatch.engine.phases.pairing import PATCHES, recorded_patches
 from kxbatch.engine.worker import ARTIFACT
 from kxbatch.errors import DataError, FatalError
 from kxbatch.spec.fingerprint import fingerprint
@@ -178,7 +178,7 @@ class StageCheck:
         """Results of the pairs phase that parts are made from."""
         mend = f"; remove {PATCHES}, and a run makes it again"
         try:
-            record = self._folder.read_json(PATCHES) or {"patches": {}}
+            record = recorded_patches(self._folder) or {"patches": {}}
         except FatalError:
             self._defect("", PATCHES, "damaged" + mend)
             return
@@ -191,7 +191,7 @@ class StageCheck:
     def _artifact(self) -> None:
         folder = self._folder.child(ARTIFACT)
         try:
-            card = folder.read_json(CARD)
+            card = read_card(folder)
         except FatalError:
             self._defect("", f"{ARTIFACT}/{CARD}", "damaged; remove it, and a run fits the artifact anew")
             return

@@ -7,15 +7,40 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from kxbatch.data.receipts import BOOKKEEPING
 from kxbatch.data.storage import Folder, output_folder
 from kxbatch.engine.defects import read_defects
+from kxbatch.engine.documents import Count, Document, read_document
 from kxbatch.engine.lease import is_held, read_lease
-from kxbatch.engine.record import RECORD
+from kxbatch.engine.record import StageName, read_record
 from kxbatch.errors import ConfigError
 
+PROGRESS = "progress.json"
 _TAIL = 262_144
 _LAST_ERRORS = 5
+
+
+class _Phase(Document):
+    stage: StageName
+    phase: str
+    units: Count
+    done: Count
+    failed: Count
+    rows: Count
+
+
+class _Progress(Document):
+    run: str
+    status: str
+    started: str
+    phases: list[_Phase]
+    updated: str
+    exit_code: int | None = None
+
+
+_SHAPE = TypeAdapter(_Progress)
 
 
 @dataclass
@@ -61,8 +86,8 @@ def status(path: str | Path) -> Status:
     """
     output = output_folder(str(path), Path.cwd())
     lease = read_lease(output)
-    record = output.read_json(RECORD) or {}
-    progress = output.read_json("progress.json") or {}
+    record = read_record(output) or {}
+    progress = read_document(output, PROGRESS, _SHAPE, "remove it, a run writes it anew") or {}
     if lease is None and not record:
         what = "no run ever wrote here" if output.exists(BOOKKEEPING) else "no output of kxbatch"
         raise ConfigError(
@@ -77,7 +102,7 @@ def status(path: str | Path) -> Status:
         found.state, found.exit_code, found.message = record["status"], record["exit_code"], record["message"]
         found.started, found.ended = record["started"], record["ended"]
     elif not held and current.get("status", "running") != "running":  # it had nothing to add to run.json
-        found.state, found.exit_code, found.ended = current["status"], current["exit_code"], current["updated"]
+        found.state, found.exit_code, found.ended = current["status"], current.get("exit_code"), current["updated"]
     if found.ended and record:
         found.stages = [{k: v for k, v in stage.items() if k != "units"} for stage in record["stages"]]
     found.errors = last_errors(output, run)

@@ -6,13 +6,15 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import polars as pl
+from pydantic import ValidationError
 
 from kxbatch.data.parts import scan_part
 from kxbatch.data.storage import Folder
 from kxbatch.engine.corpus import read_source, source_task
-from kxbatch.engine.manifest import MANIFEST, CorpusPlan, parse_manifest
+from kxbatch.engine.manifest import CorpusPlan, read_manifest
 from kxbatch.engine.output import Output, open_output
-from kxbatch.errors import KxbatchError
+from kxbatch.engine.record import RECORD
+from kxbatch.errors import FatalError, KxbatchError
 from kxbatch.spec.model import InputSection
 
 
@@ -22,15 +24,22 @@ def row_texts(folder: Folder, ids: Sequence[Any]) -> dict[Any, str]:
     Reads only the shards that hold the ids. An id whose source is gone is left out.
     """
     output = open_output(folder.path)
-    raw = folder.read_json(MANIFEST)
-    column = _text_column(output, parse_manifest(raw)) if raw else None
-    if column is None or not ids:
+    corpus = read_manifest(folder)
+    column = _text_column(output, corpus) if corpus else None
+    if corpus is None or column is None or not ids:
         return {}
     found: dict[Any, str] = {}
-    section = InputSection.model_validate(output.record["job"]["input"])
+    section = _section(output)
     for shard in sorted(_shards_of(output, ids)):
-        found |= _texts_of(parse_manifest(raw), section, shard, column, set(ids))
+        found |= _texts_of(corpus, section, shard, column, set(ids))
     return found
+
+
+def _section(output: Output) -> InputSection:
+    try:
+        return InputSection.model_validate(output.record["job"]["input"])
+    except ValidationError as error:
+        raise FatalError(f"{output.folder.file(RECORD)}: damaged, job.input: {error.errors()[0]['msg']}") from None
 
 
 def _text_column(output: Output, corpus: CorpusPlan) -> str | None:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from kxbatch.data.receipts import BOOKKEEPING
 from kxbatch.data.storage import Folder, output_folder
-from kxbatch.engine.defects import NAME, Defect, save_defects
+from kxbatch.engine.defects import Defect, recorded_defects, save_defects
 from kxbatch.engine.lease import is_held, read_lease
-from kxbatch.engine.manifest import MANIFEST
-from kxbatch.engine.record import RECORD
+from kxbatch.engine.manifest import MANIFEST, read_manifest
+from kxbatch.engine.record import RECORD, read_record
 from kxbatch.engine.stage_check import Checked, StageCheck, file_digest
 from kxbatch.errors import ConfigError, FatalError, LeaseHeld, nearest
 
@@ -72,7 +72,7 @@ def _stages(output: Folder) -> list[str]:
         what = "is no output of kxbatch" if output.exists() else "does not exist"
         raise ConfigError(f"{output.path} {what}; give the folder that job.output names, after a run")
     try:
-        record = output.read_json(RECORD) or {"job": {"stage": []}}
+        record = read_record(output) or {"job": {"stage": []}}
     except FatalError:  # reported as a defect of its own
         return found
     order = [entry["name"] for entry in record["job"]["stage"]]
@@ -88,14 +88,17 @@ def _idle_token(output: Folder) -> int:
 
 def _recorded_units(output: Folder, defects: list[Defect]) -> dict[str, frozenset[str]]:
     """Stage -> parts that the last run found or made good; checks the documents of the output on the way."""
-    for name in (MANIFEST, RECORD):
-        try:
-            output.read_json(name)
-        except FatalError as error:
-            defects.append(Defect("", "", name, str(error)))
-    if defects:
+    record = None
+    try:
+        read_manifest(output)
+    except FatalError as error:
+        defects.append(Defect("", "", MANIFEST, str(error)))
+    try:
+        record = read_record(output)
+    except FatalError as error:
+        defects.append(Defect("", "", RECORD, str(error)))
+    if defects or record is None:
         return {}
-    record = output.read_json(RECORD) or {"stages": []}
     return {entry["name"]: frozenset(unit["key"] for unit in entry["units"]) for entry in record["stages"]}
 
 
@@ -108,7 +111,7 @@ def _leftovers(output: Folder, stage: str | None) -> list[Defect]:
 
 def _record(output: Folder, stage: str | None, found: Verification) -> None:
     """Defects of stages that were not looked at now stay on record."""
-    kept = [Defect(**entry) for entry in output.read_json(NAME) or [] if stage is not None and entry["stage"] != stage]
+    kept = [] if stage is None else [defect for defect in recorded_defects(output) if defect.stage != stage]
     try:
         save_defects(output, [*kept, *found.defects])
     except (FatalError, PermissionError):

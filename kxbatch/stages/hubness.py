@@ -44,7 +44,9 @@ Reduction = Literal[
 ]
 MEAN = "mean.safetensors"
 UNIT = 2.0**32
-MOST_NEIGHBOURS = 65_536  # in the list of a row; more is a slip of the pen, and would be found out by running out of memory
+MOST_NEIGHBOURS = (
+    65_536  # in the list of a row; more is a slip of the pen, and would be found out by running out of memory
+)
 Mask = npt.NDArray[np.bool_]
 
 
@@ -59,9 +61,7 @@ class HubnessConfig(StageConfig):
     k: int = Field(10, ge=1, le=MOST_NEIGHBOURS, description="length of the neighbour lists")
     metric: Literal["cosine", "inner", "euclidean"] = Field("cosine", description="what near means")
     reduction: Reduction = Field("none", description="how the lists are rescored against hubs")
-    candidates: int = Field(
-        100, ge=1, le=MOST_NEIGHBOURS, description="length of the lists that a reduction rescores"
-    )
+    candidates: int = Field(100, ge=1, le=MOST_NEIGHBOURS, description="length of the lists that a reduction rescores")
     hub_factor: float = Field(2.0, gt=0, description="a hub is in at least hub_factor * k lists")
     block_rows: int = Field(32_768, ge=1, description="rows of one block; two blocks are in memory at once")
     ann: Literal["pynndescent"] | None = Field(None, description="approximate search for large corpora; absent: exact")

@@ -13,10 +13,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from kxbatch.data.arrays import Arrays, publish_arrays, read_arrays
 from kxbatch.data.parts import publish_part
 from kxbatch.data.receipts import Receipt
 from kxbatch.data.storage import Folder
+from kxbatch.engine.documents import Count, Document, FileName, check_document, publish_sealed, read_sealed
 from kxbatch.engine.job import Node
 from kxbatch.engine.phases.shards import InputShard
 from kxbatch.engine.units import Unit, state_file
@@ -26,6 +29,47 @@ from kxbatch.stages.base import Artifact, FoldStage
 
 STATE = "state.safetensors"
 CARD = "card.json"
+
+
+class _Fitted(Document):
+    rows: Count
+    run: str
+    at: str
+
+
+class _Card(Document):
+    """Of a fitted artifact; that of a stage with pairs alone has only files."""
+
+    files: dict[FileName, str]
+
+
+class _FitCard(_Card):
+    fold: str
+    fit: str
+    chain: str
+    digest: str
+    drift: float
+    seen: dict[str, str]
+    provisional: bool
+    fitted_on: dict[str, str]
+    fitted: _Fitted
+
+
+_CARD = TypeAdapter(_Card)
+_FIT_CARD = TypeAdapter(_FitCard)
+
+
+def read_card(artifact: Folder) -> dict[str, Any] | None:
+    """What is known of an artifact, None where there is none.
+
+    Raises:
+        FatalError: the card is damaged.
+    """
+    mend = "restore it, or remove it and run the job again, which fits the artifact anew"
+    card = read_sealed(artifact, CARD, _CARD, mend)
+    if card is not None and "fold" in card:
+        check_document(card, _FIT_CARD, f"{artifact.file(CARD)}", mend)
+    return card
 
 
 def fold_units(node: Node, shards: Sequence[InputShard]) -> list[Unit]:
@@ -60,7 +104,7 @@ class Pin:
 
 def read_pin(node: Node) -> Pin | None:
     """The artifact as it stands, None where nothing was fitted."""
-    card = node.folder.child(ARTIFACT).read_json(CARD)
+    card = read_card(node.folder.child(ARTIFACT))
     return Pin(card["digest"]) if card and "fold" in card else None
 
 
@@ -98,7 +142,7 @@ def fit_and_pin(node: Node, chain: str, receipts: Mapping[str, Receipt], *, comp
     """
     folder, stage = node.folder.child(ARTIFACT), node.stage
     assert isinstance(stage, FoldStage)
-    card = folder.read_json(CARD)
+    card = read_card(folder)
     now = {key: receipt.digest for key, receipt in sorted(receipts.items())}
     reason = refit_reason(node, chain, card, now)
     damaged = _damaged(folder, card) if card else set()
@@ -130,7 +174,7 @@ def fit_and_pin(node: Node, chain: str, receipts: Mapping[str, Receipt], *, comp
     }
     new_card |= {"chain": chain, "digest": digest, "drift": drift, "seen": now, "provisional": not complete}
     new_card["files"] = files
-    folder.publish_json(CARD, new_card | fitted | (kept or {}))
+    publish_sealed(folder, CARD, new_card | fitted | (kept or {}))
     return Pin(digest, _note(reason, drift, card))
 
 

@@ -8,18 +8,22 @@ they follow shard order, so that no result depends on how shards happened to be 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field, TypeAdapter
 
 from kxbatch.data.arrays import publish_arrays, read_arrays
 from kxbatch.data.receipts import BOOKKEEPING, Receipt
+from kxbatch.data.storage import Folder
+from kxbatch.engine.documents import Count, Document, publish_sealed, read_sealed
 from kxbatch.engine.job import Node
-from kxbatch.engine.phases.folding import CARD, publish_artifact
+from kxbatch.engine.phases.folding import CARD, publish_artifact, read_card
 from kxbatch.engine.phases.shards import InputShard, starts
 from kxbatch.engine.units import Unit, state_file
 from kxbatch.engine.worker import ARTIFACT, Worker, row_numbers
+from kxbatch.errors import FatalError
 from kxbatch.spec.fingerprint import fingerprint
 from kxbatch.stages.base import Context, Corpus, PairsStage, Patch
 
@@ -28,6 +32,27 @@ PATCHES = f"{BOOKKEEPING}/patches.json"
 MANY_SMALL = 8
 
 Block = list[InputShard]
+
+
+class _Blocks(Document):
+    target: Count
+    blocks: list[Annotated[list[Count], Field(min_length=1)]]
+
+
+class _Patch(Document):
+    file: str
+    digest: str
+    mentions: list[Count]
+
+
+class _Patches(Document):
+    conclusion: str
+    patches: dict[Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,9})$")], _Patch]
+
+
+_BLOCKS = TypeAdapter(_Blocks)
+_PATCHES = TypeAdapter(_Patches)
+_MEND = "remove it from the stage's folder, and a run makes it again"
 
 
 def lay_blocks(old: Sequence[Sequence[int]], shards: Sequence[InputShard], target: int) -> list[list[int]]:
@@ -65,7 +90,8 @@ def current_blocks(node: Node, shards: Sequence[InputShard]) -> list[list[int]]:
     """The blocks for the shards of now."""
     assert isinstance(node.stage, PairsStage)
     target = node.stage.block_rows(sum(shard.rows for shard in shards))
-    stored = node.folder.read_json(BLOCKS) or {"target": target, "blocks": []}
+    mend = "remove it, and a run lays the blocks anew"
+    stored = read_sealed(node.folder, BLOCKS, _BLOCKS, mend) or {"target": target, "blocks": []}
     old = stored["blocks"] if stored["target"] == target else []
     return lay_blocks(old, shards, target)
 
@@ -74,7 +100,7 @@ def save_blocks(node: Node, shards: Sequence[InputShard], blocks: list[list[int]
     """Freeze the blocks."""
     assert isinstance(node.stage, PairsStage)
     target = node.stage.block_rows(sum(shard.rows for shard in shards))
-    node.folder.publish_json(BLOCKS, {"target": target, "blocks": blocks})
+    publish_sealed(node.folder, BLOCKS, {"target": target, "blocks": blocks})
 
 
 def in_blocks(shards: Sequence[InputShard], blocks: Sequence[Sequence[int]]) -> list[Block]:
@@ -152,8 +178,25 @@ def conclusion_key(node: Node, blocks: Sequence[Block], lists: Mapping[str, Rece
 
 def read_patches(node: Node, key: str) -> dict[str, Any] | None:
     """Patches of the conclusion with this key, None where they are of another one."""
-    record = node.folder.read_json(PATCHES)
-    return record["patches"] if record and record["conclusion"] == key else None
+    record = recorded_patches(node.folder)
+    return record["patches"] if record and record["conclusion"] == key and _has_card(node) else None
+
+
+def _has_card(node: Node) -> bool:
+    """Whether the artifact has its card; concluding again makes a new one."""
+    try:
+        return read_card(node.folder.child(ARTIFACT)) is not None
+    except FatalError:
+        return False
+
+
+def recorded_patches(stage: Folder) -> dict[str, Any] | None:
+    """The record of the patches of the last conclusion, None where there is none.
+
+    Raises:
+        FatalError: it is damaged.
+    """
+    return read_sealed(stage, PATCHES, _PATCHES, _MEND)
 
 
 def conclude(
@@ -179,10 +222,10 @@ def conclude(
     card = {"kind": node.config.kind, "version": node.stage.version, "configuration": node.config.semantic()}
     card |= {"column": stage.column, "rows": corpus.rows, "files": digests}
     if "fold" in stage.phases:  # the fold has a card already: the files join it
-        card = node.folder.child(ARTIFACT).read_json(CARD)
-        card["files"] |= digests
-    node.folder.child(ARTIFACT).publish_json(CARD, card)
-    node.folder.publish_json(PATCHES, {"conclusion": key, "patches": records})
+        fitted = read_card(node.folder.child(ARTIFACT)) or {"files": {}}
+        card = fitted | {"files": fitted["files"] | digests}
+    publish_sealed(node.folder.child(ARTIFACT), CARD, card)
+    publish_sealed(node.folder, PATCHES, {"conclusion": key, "patches": records})
     return records
 
 
