@@ -86,7 +86,7 @@ def open_part(file: File, *, mapped: bool = False) -> Iterator[pq.ParquetFile]:
             yield part
     except FileNotFoundError:
         raise DataError(f"{file}: missing; `kxbatch run` makes it again") from None
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         passing = storage_error(error, str(file))
         if isinstance(passing, RetryableError):
             raise passing from error
@@ -104,7 +104,7 @@ def read_footer(file: File) -> tuple[pa.Schema, int, dict[str, str]]:
     """
     with open_part(file) as part:
         schema, rows = part.schema_arrow, part.metadata.num_rows
-    pairs = {k.decode(): v.decode() for k, v in (schema.metadata or {}).items()}
+        pairs = {k.decode(): v.decode() for k, v in (schema.metadata or {}).items()}
     own = {k.removeprefix(PREFIX): v for k, v in pairs.items() if k.startswith(PREFIX)}
     return schema.remove_metadata(), rows, own
 

@@ -7,11 +7,11 @@ fingerprint tell why it is not.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import PurePosixPath
 
-import orjson
+from pydantic import TypeAdapter, ValidationError
 
 from kxbatch.data.storage import Folder
 from kxbatch.spec.fingerprint import fingerprint
@@ -21,7 +21,7 @@ BOOKKEEPING = "_kxbatch"
 
 @dataclass(frozen=True)
 class Receipt:
-    """What one unit of work read, wrote and set aside."""
+    """What one unit of work read, wrote and set aside; `peak_rss` is the most memory its worker ever held so far, in bytes."""
 
     phase: str
     key: str
@@ -41,6 +41,7 @@ class Receipt:
     worker: str
     started: str
     seconds: float
+    peak_rss: int
 
     @property
     def fingerprint(self) -> str:
@@ -73,17 +74,23 @@ def raw_receipts(stage: Folder, phase: str) -> Iterator[tuple[str, bytes]]:
             yield name.removesuffix(".json"), data
 
 
-def load_receipt(data: bytes) -> Receipt | None:
-    """A receipt from its bytes, None where they are none."""
+def read_receipt(stage: Folder, phase: str, key: str) -> Receipt | None:
+    """One receipt, None where there is none or it is damaged."""
     try:
-        return parse_receipt(orjson.loads(data))
-    except ValueError:
+        return load_receipt(stage.read(receipt_name(phase, key)))
+    except FileNotFoundError:
         return None
 
 
-def parse_receipt(raw: Any) -> Receipt | None:
-    """A receipt from its JSON form, None where it is not one."""
-    expected = {field.name for field in fields(Receipt)}
-    if not isinstance(raw, dict) or raw.keys() != expected or not isinstance(raw["ingredients"], Mapping):
+def load_receipt(data: bytes) -> Receipt | None:
+    """A receipt from its bytes, None where they are none: other types, or a file that is not its own."""
+    try:
+        receipt = _RECEIPT.validate_json(data, strict=True)
+    except ValidationError:
         return None
-    return Receipt(**raw)
+    file = PurePosixPath(receipt.file)
+    own = file.stem == receipt.key and not file.is_absolute() and ".." not in file.parts
+    return receipt if own else None
+
+
+_RECEIPT = TypeAdapter(Receipt)

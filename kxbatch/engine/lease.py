@@ -198,7 +198,7 @@ def _process_started(pid: int) -> float | None:
     """Seconds from boot to the start of a process: by the wall clock it would seem another process once that is set."""
     try:
         return round(float(psutil.Process(pid).create_time() - psutil.boot_time()), 2)
-    except psutil.Error:
+    except (psutil.Error, OverflowError, ValueError):
         return None
 
 

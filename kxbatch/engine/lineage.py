@@ -10,7 +10,7 @@ from typing import Any
 
 from kxbatch.data.filesystems import absolute
 from kxbatch.data.parts import read_footer
-from kxbatch.data.receipts import Receipt, parse_receipt, receipt_name
+from kxbatch.data.receipts import Receipt, read_receipt
 from kxbatch.data.storage import File, Folder
 from kxbatch.engine.export import KIND
 from kxbatch.engine.manifest import read_manifest
@@ -107,7 +107,7 @@ def _part(file: File, rows: int, footer: dict[str, str], below: frozenset[File])
     }
     facts |= {key: footer[key] for key in _MODEL if key in footer}
     step = Step("stage", str(file), footer["stage"], facts)
-    receipt = parse_receipt(stage.read_json(receipt_name("map", key)))
+    receipt = read_receipt(stage, "map", key)
     if receipt is None:
         step.notes.append("no receipt beside it: a copy, or a part that no finished run vouches for")
         return step

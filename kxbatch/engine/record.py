@@ -40,6 +40,7 @@ class StageRecord:
     rows_quarantined: int
     seconds: float
     rows_per_second: float
+    peak_rss: int
     counters: dict[str, float]
     note: str
     units: list[dict[str, Any]]

@@ -258,6 +258,7 @@ class _Driver:
                 rows_quarantined=sum(r.quarantined for r in receipts),
                 seconds=round(seconds, 3),
                 rows_per_second=round(fresh / seconds, 1) if fresh else 0.0,
+                peak_rss=max((r.peak_rss for r in receipts), default=0),
                 counters=dict(sorted(counters.items())),
                 note=pin.note,
                 units=[_unit_record(r, r.key not in done.fresh) for r in receipts],

@@ -6,6 +6,7 @@ A worker answers with a `Receipt` or a `Failure`; it never raises. What happens 
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import time
 import traceback
@@ -131,6 +132,7 @@ class Worker:
                 worker=self.label,
                 started=started,
                 seconds=round(time.perf_counter() - clock, 4),
+                peak_rss=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             )
             write_receipt(self._folder, receipt)
             self._output.fence()
