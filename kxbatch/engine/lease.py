@@ -26,7 +26,7 @@ import psutil
 
 from kxbatch.data.receipts import BOOKKEEPING
 from kxbatch.data.storage import Folder
-from kxbatch.errors import FatalError, LeaseHeld, RetryableError
+from kxbatch.errors import FatalError, KxbatchError, LeaseHeld
 
 NAME = f"{BOOKKEEPING}/lease.json"
 HEARTBEAT = 5.0
@@ -79,12 +79,12 @@ class Lease:
         """Give the lease back; the token stays on record. One that cannot be given back lapses."""
         self._stop.set()
         self._thread.join()
-        with contextlib.suppress(RetryableError):
+        with contextlib.suppress(KxbatchError):
             self._write(self._version, held=False)
 
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT):
-            with contextlib.suppress(RetryableError):  # the next beat tries again; a lapsed lease is fenced off
+            with contextlib.suppress(KxbatchError):  # the next beat tries again; a lapsed lease is fenced off
                 version = self._write(self._version, held=True)
                 if version is None:
                     return
