@@ -233,7 +233,7 @@ def _ray(address: str | None) -> Iterator[Finding]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         if address:
-            from kxbatch.engine.executors.ray import knock
+            from kxbatch.engine.executors.cluster import knock
 
             knock(address)
         import ray

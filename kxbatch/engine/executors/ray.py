@@ -3,7 +3,8 @@
 A stage that wants the same resources as the one before takes over its processes, which saves their start.
 
 Ray restarts and retries nothing here: a worker that dies is replaced by us, and the unit it held counts one attempt, so a shard
-that kills its workers is parked instead of being tried for ever.
+that kills its workers is parked instead of being tried for ever. An attempt that ended with its whole node is not held against the
+unit. Nodes may come and go during a run: there are as many workers as fit on those that are there.
 """
 
 from __future__ import annotations
@@ -12,19 +13,23 @@ import logging
 import os
 import random
 import signal
-import socket
 import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+os.environ.setdefault(
+    "RAY_DEDUP_LOGS_SKIP_REGEX", "^"
+)  # read on import; Ray prints cluster news among our facts on stdout
 
 import ray
 import ray.exceptions
 
 from kxbatch.data.receipts import Receipt
 from kxbatch.engine.executors.base import Listener, pause_before
+from kxbatch.engine.executors.cluster import Cluster, knock_as_ray
 from kxbatch.engine.units import Unit
 from kxbatch.engine.worker import Assignment, Failure, Worker
 from kxbatch.errors import ConfigError, FatalError
@@ -32,10 +37,17 @@ from kxbatch.spec.model import Resources
 
 _OBJECT_STORE = 200 * 2**20  # workers read storage themselves; the object store carries only messages
 _POLL = 0.5
+_MOST_EXCUSED = 10  # a unit under which ten nodes died is no bystander
+
+
+_Outcome = Receipt | Failure | str | None  # of a job, of anything, of finding a place, of getting ready
 
 
 class _Actor:
     """A process that holds one worker at a time."""
+
+    def place(self) -> str:
+        return str(ray.get_runtime_context().get_node_id())
 
     def prepare(self, assignment: Assignment, unit: Unit) -> Failure | None:
         if getattr(self, "_assignment", None) != assignment:
@@ -48,20 +60,41 @@ class _Actor:
 
 @dataclass
 class _Job:
+    """A unit to do.
+
+    Attributes:
+        died_on: nodes on which workers died over it.
+    """
+
     unit: Unit
     attempt: int
     not_before: float = 0.0
+    died_on: tuple[str, ...] = ()
 
 
 @dataclass
 class _Slot:
-    """An actor and what it is doing: `job` None while it gets ready or waits."""
+    """An actor and what it is doing: it is placed on a node, gets ready, and then does one job after the other."""
 
     actor: Any
     ref: Any
     deadline: float
+    node: str = ""
     ready: bool = False
     job: _Job | None = None
+
+
+@dataclass
+class _Work:
+    """What one call of `run` is about."""
+
+    assignment: Assignment
+    resources: Resources
+    listener: Listener
+    queue: deque[_Job]
+    first: Unit
+    failed_starts: int = 0
+    idle_since: float = field(default_factory=time.monotonic)
 
 
 class RayExecutor:
@@ -69,50 +102,85 @@ class RayExecutor:
 
     def __init__(self, address: str | None) -> None:
         self._address = address
-        self._connected = self._owner = False
+        self._cluster: Cluster | None = None
+        self._owner = False
         self._slots: list[_Slot] = []
         self._held: dict[str, Any] = {}
         self._random = random.Random(0)
 
     def run(self, assignment: Assignment, resources: Resources, units: Sequence[Unit], listener: Listener) -> None:
-        """Do the units on as many workers as fit; see `executors.base`."""
-        self._connect()
-        queue = deque(_Job(unit, 1) for unit in units)
-        wanted = min(len(queue), _capacity(resources))
+        """Do the units on as many workers as fit; see `executors.base`.
+
+        Raises:
+            ConfigError: no node can hold a worker.
+            FatalError: the cluster, or every node that could hold a worker, is gone.
+        """
+        cluster = self._connect()
+        cluster.look(now=True)
+        if not cluster.ever_fit(resources):
+            raise ConfigError(f"{_no_room(cluster, resources)}; lower the stage's resources or use a larger cluster")
+        work = _Work(assignment, resources, listener, deque(_Job(unit, 1) for unit in units), units[0])
         if self._held != _options(resources):
             self._end_workers()
-        self._end_workers(beyond=resources.workers)
+        for slot in self._slots[resources.workers or len(self._slots) :]:
+            self._dismiss(slot)
         for slot in self._slots:
-            self._get_ready(slot, assignment, queue[0].unit, resources)
-        while len(self._slots) < wanted:
-            self._slots.append(self._start(assignment, resources, queue[0].unit))
-        self._loop(assignment, resources, queue, listener)
+            slot.ready = False
+            if slot.node:
+                self._get_ready(slot, work)
+        self._loop(cluster, work)
 
-    def _loop(self, assignment: Assignment, resources: Resources, queue: deque[_Job], listener: Listener) -> None:
-        first = queue[0].unit
+    def _loop(self, cluster: Cluster, work: _Work) -> None:
+        self._staff(cluster, work)
         while True:
-            stopping = listener.stopping()
+            stopping = work.listener.stopping()
             if not stopping:
-                self._hand_out(queue, resources)
-            busy = [slot for slot in self._slots if slot.ref is not None and not (stopping and slot.job is None)]
-            if not busy and (stopping or not queue):
+                if cluster.look():
+                    self._staff(cluster, work)
+                self._hand_out(work)
+            if not any(slot.job for slot in self._slots) and (stopping or not work.queue):
                 return
-            if not busy:
-                time.sleep(0.05)  # every job left waits for its pause to end
-                continue
-            done, _ = ray.wait([slot.ref for slot in busy], num_returns=1, timeout=_POLL)
-            for slot in busy:
-                if slot.ref in done or time.monotonic() > slot.deadline:
-                    if not self._settle(slot, slot.ref in done, queue, resources, listener):
+            done = self._wait()
+            for slot in list(self._slots):
+                if slot.ref is not None and (slot.ref in done or time.monotonic() > slot.deadline):
+                    outcome = _outcome(slot, slot.ref in done, work.resources)
+                    if not self._settle(slot, outcome, cluster, work):
                         return
-                    if slot.actor is None and queue and not listener.stopping():
-                        replacement = self._start(assignment, resources, first)
-                        self._slots[self._slots.index(slot)] = replacement
-            self._slots = [slot for slot in self._slots if slot.actor is not None]
-            if not self._slots and queue and not listener.stopping():
-                self._slots.append(self._start(assignment, resources, first))
 
-    def _hand_out(self, queue: deque[_Job], resources: Resources) -> None:
+    def _wait(self) -> list[Any]:
+        """Calls that came back, at least one unless none did for a while."""
+        called = [slot.ref for slot in self._slots if slot.ref is not None]
+        if called:
+            return list(ray.wait(called, num_returns=1, timeout=_POLL)[0])
+        time.sleep(0.05)  # every job left waits for its pause to end
+        return []
+
+    def _staff(self, cluster: Cluster, work: _Work) -> None:
+        """Have as many workers as fit and are of use; those that were never placed may go again.
+
+        Raises:
+            FatalError: there is no worker and has been no room for one for too long.
+        """
+        useful = len(work.queue) + sum(slot.job is not None for slot in self._slots)
+        wanted = min(cluster.fits(work.resources), useful, work.resources.workers or useful)
+        for slot in [slot for slot in self._slots if not slot.node][: max(0, len(self._slots) - wanted)]:
+            self._dismiss(slot)
+        while len(self._slots) < wanted and cluster.answers():
+            self._held = _options(work.resources)
+            actor = ray.remote(_Actor).options(**self._held).remote()
+            deadline = time.monotonic() + work.resources.startup_timeout
+            self._slots.append(_Slot(actor, actor.place.remote(), deadline))
+        if self._slots:
+            work.idle_since = time.monotonic()
+        elif time.monotonic() - work.idle_since > work.resources.startup_timeout:
+            raise FatalError(
+                f"{_no_room(cluster, work.resources)} any more, and none came back within "
+                f"{work.resources.startup_timeout:g} s (resources.startup_timeout); finished shards are kept, "
+                "run the same command again when there are nodes"
+            )
+
+    def _hand_out(self, work: _Work) -> None:
+        queue = work.queue
         for slot in self._slots:
             if slot.ready and slot.job is None and queue:
                 for _ in range(len(queue)):
@@ -123,59 +191,77 @@ class RayExecutor:
                     return
                 slot.job = queue.popleft()
                 slot.ref = slot.actor.run.remote(slot.job.unit, slot.job.attempt)
-                slot.deadline = time.monotonic() + resources.timeout
+                slot.deadline = time.monotonic() + work.resources.timeout
 
-    def _settle(
-        self, slot: _Slot, finished: bool, queue: deque[_Job], resources: Resources, listener: Listener
-    ) -> bool:
+    def _settle(self, slot: _Slot, outcome: _Outcome, cluster: Cluster, work: _Work) -> bool:
         """Take in what a slot's call came to. False: the run cannot go on."""
-        job, outcome = slot.job, _outcome(slot, finished, resources)
-        slot.ref, slot.job = None, None
-        if isinstance(outcome, Failure) and outcome.worker == "":  # the process is gone or hangs: do not use it again
-            ray.kill(slot.actor, no_restart=True)
-            slot.actor = None
+        job, slot.ref, slot.job = slot.job, None, None
+        if isinstance(outcome, Failure) and not outcome.worker:  # the process is gone or hangs: do not use it again
+            self._dismiss(slot)
         if job is None:
-            slot.ready = True
-            if isinstance(outcome, Failure):
-                listener.on_failure(replace(outcome, policy="stop"))
-                return False
-        elif isinstance(outcome, Receipt):
-            listener.on_receipt(outcome)
-        elif isinstance(outcome, Failure) and outcome.policy == "retry" and job.attempt < resources.attempts:
-            queue.append(_Job(job.unit, job.attempt + 1, time.monotonic() + pause_before(job.attempt, self._random)))
-        elif isinstance(outcome, Failure):
-            listener.on_failure(outcome)
+            return self._settle_start(slot, outcome, cluster, work)
+        self._settle_job(job, slot.node, outcome, cluster, work)
+        if slot not in self._slots and not work.listener.stopping():
+            self._staff(cluster, work)
         return True
 
-    def _start(self, assignment: Assignment, resources: Resources, unit: Unit) -> _Slot:
-        self._held = _options(resources)
-        slot = _Slot(ray.remote(_Actor).options(**self._held).remote(), None, 0.0)
-        self._get_ready(slot, assignment, unit, resources)
-        return slot
+    def _settle_start(self, slot: _Slot, outcome: _Outcome, cluster: Cluster, work: _Work) -> bool:
+        if isinstance(outcome, str):
+            slot.node = outcome
+            self._get_ready(slot, work)
+            return True
+        if not isinstance(outcome, Failure):
+            slot.ready, work.failed_starts = True, 0
+            return True
+        if not slot.node and any(other.ready for other in self._slots):
+            return True  # somebody else has taken the room; those who found a place go on
+        if not outcome.worker and slot.node and cluster.lost(slot.node):
+            return True
+        if outcome.error == "WorkerDied":
+            work.failed_starts += 1
+            if work.failed_starts < work.resources.attempts:
+                return True
+        where = f" (worker {outcome.worker}, which did not get ready)" if outcome.worker else ""
+        work.listener.on_failure(replace(outcome, policy="stop", message=f"{outcome.message}{where}"))
+        return False
 
-    def _get_ready(self, slot: _Slot, assignment: Assignment, unit: Unit, resources: Resources) -> None:
-        slot.ready, slot.job = False, None
-        slot.ref = slot.actor.prepare.remote(assignment, unit)
-        slot.deadline = time.monotonic() + resources.startup_timeout
+    def _settle_job(self, job: _Job, node: str, outcome: _Outcome, cluster: Cluster, work: _Work) -> None:
+        if isinstance(outcome, Receipt):
+            work.failed_starts = 0
+            work.listener.on_receipt(outcome)
+        elif isinstance(outcome, Failure):
+            died_on = job.died_on if outcome.worker else (*job.died_on, node)
+            excused = min(_MOST_EXCUSED, sum(cluster.lost(place) for place in died_on))
+            if outcome.policy == "retry" and job.attempt - excused < work.resources.attempts:
+                pause = pause_before(job.attempt, self._random)
+                work.queue.append(_Job(job.unit, job.attempt + 1, time.monotonic() + pause, died_on))
+            else:
+                work.listener.on_failure(outcome)
 
-    def _end_workers(self, beyond: int | None = 0) -> None:
-        """End all workers but the first `beyond`; None: keep all."""
-        if beyond is not None:
-            for slot in self._slots[beyond:]:
-                ray.kill(slot.actor, no_restart=True)
-            del self._slots[beyond:]
+    def _get_ready(self, slot: _Slot, work: _Work) -> None:
+        slot.ref = slot.actor.prepare.remote(work.assignment, work.first)
+        slot.deadline = time.monotonic() + work.resources.startup_timeout
+
+    def _dismiss(self, slot: _Slot) -> None:
+        if self._cluster is not None and self._cluster.answers():  # ray.kill would wait for it
+            ray.kill(slot.actor, no_restart=True)
+        self._slots.remove(slot)
+
+    def _end_workers(self) -> None:
+        for slot in list(self._slots):
+            self._dismiss(slot)
 
     def close(self) -> None:
         """End the workers, and the local cluster if this executor started it."""
-        if self._connected:
+        if self._cluster is not None:
             self._end_workers()
-            if self._owner:
+            if self._owner and self._cluster.answers():
                 ray.shutdown()
-            self._connected = False
+            self._cluster = None
 
-    def _connect(self) -> None:
-        if self._connected:
-            return
+    def _connect(self) -> Cluster:
+        if self._cluster is not None:
+            return self._cluster
         if not ray.is_initialized():
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -185,7 +271,7 @@ class RayExecutor:
             handlers = _signal_handlers()
             try:
                 if address:
-                    knock(address)
+                    knock_as_ray(address)
                 ray.init(
                     address=address or "local",
                     logging_level=logging.ERROR,
@@ -200,18 +286,8 @@ class RayExecutor:
             self._owner = True
             for number, handler in handlers.items():  # Ray puts its own in their place
                 signal.signal(number, handler)
-        self._connected = True
-
-
-def knock(address: str) -> None:
-    """Open and close a connection: Ray itself tries an address where nobody answers for minutes.
-
-    Raises:
-        OSError: nobody answers.
-    """
-    host, _, port = address.rpartition("://")[2].rpartition(":")
-    if host and port.isdigit():
-        socket.create_connection((host, int(port)), timeout=5).close()
+        self._cluster = Cluster(ray.get_runtime_context().gcs_address)
+        return self._cluster
 
 
 def _signal_handlers() -> dict[int, Any]:
@@ -229,7 +305,7 @@ def _options(resources: Resources) -> dict[str, Any]:
     return options | {"max_restarts": 0, "max_task_retries": 0}
 
 
-def _outcome(slot: _Slot, finished: bool, resources: Resources) -> Receipt | Failure | None:
+def _outcome(slot: _Slot, finished: bool, resources: Resources) -> _Outcome:
     """The answer of a call, or a failure made from its silence or its death."""
     phase, key = (slot.job.unit.phase, slot.job.unit.key) if slot.job else ("start", "worker")
     attempt = slot.job.attempt if slot.job else 1
@@ -242,7 +318,7 @@ def _outcome(slot: _Slot, finished: bool, resources: Resources) -> Receipt | Fai
         message = f"no answer within {limit:g} s ({knob}); the worker was ended"
         return Failure(phase, key, "Timeout", message, "retry", 3, attempt=attempt)
     try:
-        answer: Receipt | Failure | None = ray.get(slot.ref)
+        answer: _Outcome = ray.get(slot.ref)
     except ray.exceptions.OutOfMemoryError:
         message = "the worker ran out of memory and was ended; lower input.shard_size or raise resources.memory"
         return Failure(phase, key, "OutOfMemory", message, "retry", 3, attempt=attempt)
@@ -262,22 +338,8 @@ def _short(error: Exception) -> str:
     return (told or lines or [type(error).__name__])[0][:300]
 
 
-def _capacity(resources: Resources) -> int:
-    """Workers that fit on the cluster as it is now.
-
-    Raises:
-        ConfigError: not one fits.
-    """
-    fits, nodes = 0, []
-    for node in ray.nodes():
-        if node["Alive"]:
-            have = node["Resources"]
-            cpus, gpus = have.get("CPU", 0.0), have.get("GPU", 0.0)
-            nodes.append(f"{cpus:g} CPUs, {gpus:g} GPUs")
-            fits += int(min(cpus / resources.cpus, gpus / resources.gpus if resources.gpus else float("inf")))
-    if fits == 0:
-        raise ConfigError(
-            f"no node can hold a worker with {resources.cpus:g} CPUs and {resources.gpus:g} GPUs "
-            f"(nodes: {'; '.join(nodes) or 'none'}); lower the stage's resources or use a larger cluster"
-        )
-    return min(fits, resources.workers) if resources.workers else fits
+def _no_room(cluster: Cluster, resources: Resources) -> str:
+    """Why there is no worker."""
+    return (
+        f"no node can hold a worker with {resources.cpus:g} CPUs and {resources.gpus:g} GPUs (nodes: {cluster.words()})"
+    )

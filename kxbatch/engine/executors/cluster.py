@@ -1,0 +1,125 @@
+"""What the driver knows of the nodes of its Ray cluster: who is there, what fits, whether the cluster still answers.
+
+Ray ends a driver in the middle of whatever it does when the cluster's control service (GCS) is away for a minute. So the
+driver looks for itself, with a plain connection, and asks Ray only when somebody is there.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from typing import Any
+
+import ray
+from ray.util import get_node_ip_address
+
+from kxbatch.errors import FatalError
+from kxbatch.spec.model import Resources
+
+_LOOK = 2.0  # seconds between two looks at the cluster
+_PATIENCE = 20.0  # seconds the control service may be away, to be started again elsewhere; well below Ray's own minute
+
+
+class Cluster:
+    """The nodes as they were at the last look.
+
+    Attributes:
+        address: of the control service, host and port.
+    """
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._nodes: list[dict[str, Any]] = []
+        self._seen: dict[str, dict[str, float]] = {}
+        self._gone = False
+        self._looked, self._answered = float("-inf"), time.monotonic()
+
+    def look(self, *, now: bool = False) -> bool:
+        """Look at the nodes, unless that was done a moment ago; returns whether there is something new to know.
+
+        Args:
+            now: look in any case.
+
+        Raises:
+            FatalError: the cluster is gone.
+        """
+        if not now and time.monotonic() - self._looked < _LOOK:
+            return False
+        self._looked = time.monotonic()
+        if self.answers():
+            self._nodes, self._answered = ray.nodes(), time.monotonic()
+            self._seen |= {node["NodeID"]: node["Resources"] for node in self._nodes if node["Alive"]}
+            return True
+        if time.monotonic() - self._answered > _PATIENCE:
+            self._gone = True
+            raise FatalError(
+                f"the Ray cluster at {self.address} is gone: its head node has not answered for {_PATIENCE:g} s; "
+                "finished shards are kept, run the same command again when the cluster is back"
+            )
+        return False
+
+    def answers(self) -> bool:
+        """Whether the control service takes connections; not asked again once the cluster is gone."""
+        return not self._gone and _is_open(self.address)
+
+    def fits(self, resources: Resources) -> int:
+        """Workers with these resources that the living nodes hold, if nobody else is at work there."""
+        return sum(_fits(node["Resources"], resources) for node in self._nodes if node["Alive"])
+
+    def ever_fit(self, resources: Resources) -> bool:
+        """Whether a node seen so far, alive or not by now, could hold a worker: what was there may come back."""
+        return any(_fits(have, resources) for have in self._seen.values())
+
+    def lost(self, node: str) -> bool:
+        """Whether a node is gone. Ray needs up to half a minute to know, so the node itself is asked, too."""
+        self.look(now=True)
+        known = next((entry for entry in self._nodes if entry["NodeID"] == node), None)
+        if known is None or not known["Alive"]:
+            return True
+        return not _is_open(f"{known['NodeManagerAddress']}:{known['NodeManagerPort']}")
+
+    def words(self) -> str:
+        """The living nodes, for messages."""
+        have = [node["Resources"] for node in self._nodes if node["Alive"]]
+        return "; ".join(f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in have) or "none"
+
+
+def _fits(have: dict[str, float], resources: Resources) -> int:
+    wanted = {"CPU": resources.cpus, "GPU": resources.gpus, "memory": float(resources.memory or 0)}
+    return int(min(have.get(name, 0.0) / amount for name, amount in wanted.items() if amount))
+
+
+def _is_open(address: str) -> bool:
+    try:
+        knock(address)
+    except OSError:
+        return False
+    return True
+
+
+def knock(address: str) -> None:
+    """Open and close a connection: Ray itself tries an address where nobody answers for minutes.
+
+    Raises:
+        OSError: nobody answers.
+    """
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=5).close()
+
+
+def knock_as_ray(address: str) -> None:
+    """Knock where Ray will go: it takes this machine's outward address for a loopback one.
+
+    Raises:
+        OSError: nobody answers; says where.
+    """
+    knock(address)
+    scheme, separator, place = address.rpartition("://")
+    host, _, port = place.rpartition(":")
+    if host in ("localhost", "127.0.0.1") and not scheme.startswith("ray"):
+        outward = f"{scheme}{separator}{get_node_ip_address()}:{port}"
+        try:
+            knock(outward)
+        except OSError as error:
+            raise OSError(f"Ray goes to {outward} instead, and there: {error}") from error
