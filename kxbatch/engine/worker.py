@@ -30,7 +30,7 @@ from kxbatch.data.receipts import Receipt, receipt_name, write_receipt
 from kxbatch.data.storage import Folder, Published
 from kxbatch.engine.corpus import read_source
 from kxbatch.engine.job import make_importable
-from kxbatch.engine.lease import LeaseLost, check_token
+from kxbatch.engine.lease import LeaseLost, check_token, read_lease
 from kxbatch.engine.units import Unit
 from kxbatch.errors import BudgetExceeded, ConfigError, DataError, FatalError, KxbatchError
 from kxbatch.spec.model import InputSection
@@ -228,6 +228,11 @@ class Worker:
     def prepare(self, unit: Unit) -> Failure | None:
         """Get ready for units like this one: load what is slow to load, before any clock runs on a shard."""
         try:
+            if read_lease(self._output) is None:
+                raise ConfigError(
+                    f"{self._output.path} is not the same folder on {socket.gethostname()} as where the run was "
+                    "started; job.output must be on a file system that every node sees under the same path"
+                )
             if unit.phase == "map":
                 self._open(unit, self._context(unit))
         except Exception as error:
