@@ -7,7 +7,7 @@ everything else stay, so that yesterday's results stay valid.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -209,7 +209,8 @@ def _find_id(plan: CorpusPlan, column: str, wanted: int, options: ReadOptions) -
 
 def source_task(source: Source, shard: Shard, limit: int | None) -> dict[str, Any]:
     """What a worker needs to read a shard of the input."""
-    return {"source": asdict(source.file), "cut": asdict(shard.cut), "limit": limit}
+    # Not asdict, which costs tens of times as much for flat fields, and there is a task a shard.
+    return {"source": dict(vars(source.file)), "cut": dict(vars(shard.cut)), "limit": limit}
 
 
 def read_source(task: Any, columns: Sequence[str], schema: pa.Schema, section: InputSection) -> Any:

@@ -9,7 +9,7 @@ import base64
 import hashlib
 import io
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated, Any
 
@@ -145,9 +145,9 @@ def save_manifest(output: Folder, plan: CorpusPlan) -> None:
         "schema": base64.b64encode(plan.schema.serialize().to_pybytes()).decode(),
         "sources": [
             {
-                "file": asdict(source.file),
+                "file": vars(source.file),
                 "present": source.present,
-                "shards": [{"number": shard.number, **asdict(shard.cut)} for shard in source.shards],
+                "shards": [{"number": shard.number, **vars(shard.cut)} for shard in source.shards],
             }
             for source in plan.sources
         ],

@@ -6,7 +6,7 @@ import importlib.metadata
 import platform
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -127,7 +127,7 @@ def publish_record(job: Job, result: RunResult, corpus: CorpusPlan, nodes: Seque
         "ended": ended.isoformat(timespec="seconds"),
         "seconds": round(result.seconds, 3),
         "input": {"files": len(corpus.sources), "shards": len(corpus.shards()), "rows": corpus.rows},
-        "stages": [asdict(stage) for stage in result.stages],
+        "stages": [vars(stage) for stage in result.stages],
         "failures": [
             {"phase": f.phase, "key": f.key, "error": f.error, "message": f.message, "attempts": f.attempt}
             for f in result.failures

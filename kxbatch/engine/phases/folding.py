@@ -74,13 +74,13 @@ def read_card(artifact: Folder) -> dict[str, Any] | None:
 
 def fold_units(node: Node, shards: Sequence[InputShard]) -> list[Unit]:
     """One unit a shard, which leaves its state."""
-    column = fingerprint(node.stage.columns)
+    common = {"configuration": node.code("fold"), "columns": fingerprint(node.stage.columns)}
     return [
         Unit(
             "fold",
             shard.key,
             state_file("fold", shard.key),
-            {"configuration": node.code("fold"), "columns": column, "input": shard.digest},
+            {**common, "input": shard.digest},
             {"shard": shard.task},
             shard.rows,
             shard.bytes,

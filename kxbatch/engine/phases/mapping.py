@@ -29,17 +29,14 @@ def map_units(
         artifact: digest of the fitted artifact it applies, empty for none.
         patches: for stages with a pairs phase: shard number -> ingredients and task of the patch.
     """
-    return [_unit(node, shard, artifact, patches[shard.number] if patches is not None else None) for shard in shards]
-
-
-def _unit(node: Node, shard: InputShard, artifact: str, patch: Mapping[str, Any] | None) -> Unit:
-    ingredients = {
-        "configuration": node.code("map"),
-        "columns": fingerprint([*node.stage.columns, *node.config.keep]),
-        "input": shard.digest,
-    }
+    common = {"configuration": node.code("map"), "columns": fingerprint([*node.stage.columns, *node.config.keep])}
     if artifact:
-        ingredients["artifact"] = artifact
+        common["artifact"] = artifact
+    return [_unit(shard, common, patches[shard.number] if patches is not None else None) for shard in shards]
+
+
+def _unit(shard: InputShard, common: Mapping[str, str], patch: Mapping[str, Any] | None) -> Unit:
+    ingredients = {**common, "input": shard.digest}
     task: dict[str, Any] = {"shard": shard.task, "footer": {"inputs": shard.label}}
     if patch is not None:
         ingredients |= patch["ingredients"]

@@ -113,7 +113,19 @@ def pair_units(node: Node, blocks: Sequence[Block], artifact: str) -> list[Unit]
     """A unit for every unordered pair of blocks; a block with itself comes first, it is the cheapest to check."""
     pairs = [(i, i) for i in range(len(blocks))]
     pairs += [(i, j) for i in range(len(blocks)) for j in range(i + 1, len(blocks))]
-    return [_pair_unit(node, blocks[i], blocks[j] if j > i else None, artifact) for i, j in pairs]
+    common = {"configuration": node.code("pairs"), "columns": fingerprint(node.stage.columns)}
+    if artifact:
+        common["artifact"] = artifact
+    digests = [fingerprint([s.digest for s in block]) for block in blocks]  # once a block: pairs are its square
+    alone = fingerprint([])
+    return [
+        _pair_unit(
+            blocks[i],
+            blocks[j] if j > i else None,
+            {**common, "a": digests[i], "b": digests[j] if j > i else alone},
+        )
+        for i, j in pairs
+    ]
 
 
 def block_name(block: Block) -> str:
@@ -125,11 +137,7 @@ def _pair_key(a: Block, b: Block) -> str:
     return f"pair-{block_name(a)}-{block_name(b)}"
 
 
-def _pair_unit(node: Node, a: Block, b: Block | None, artifact: str) -> Unit:
-    ingredients = {"configuration": node.code("pairs"), "columns": fingerprint(node.stage.columns)}
-    ingredients |= {"a": fingerprint([s.digest for s in a]), "b": fingerprint([s.digest for s in b or []])}
-    if artifact:
-        ingredients["artifact"] = artifact
+def _pair_unit(a: Block, b: Block | None, ingredients: dict[str, str]) -> Unit:
     key = _pair_key(a, b or a)
     task = {"a": [s.task for s in a], "b": [s.task for s in b] if b is not None else None}
     both = [*a, *(b or [])]
@@ -140,6 +148,7 @@ def _pair_unit(node: Node, a: Block, b: Block | None, artifact: str) -> Unit:
 def list_units(node: Node, blocks: Sequence[Block], receipts: Mapping[str, Receipt]) -> list[Unit]:
     """A unit for each block, which gathers its lists from all pairs it is in."""
     shards = _in_order(blocks)
+    code = node.code("pairs")
     corpus = [[first, dict(shard.task)] for first, shard in zip(starts(shards), shards, strict=True)]
     segments = _segments(blocks)
     units = []
@@ -150,7 +159,7 @@ def list_units(node: Node, blocks: Sequence[Block], receipts: Mapping[str, Recei
             side = "forward" if i <= j else "backward"
             sides.append({"segments": segments[j], "file": receipt.file, "side": side})
             digests.append(receipt.digest)
-        ingredients = {"configuration": node.code("pairs"), "pairs": fingerprint([digests, segments])}
+        ingredients = {"configuration": code, "pairs": fingerprint([digests, segments])}
         key = f"block-{block_name(block)}"
         task = {"segments": segments[i], "sides": sides, "corpus": corpus}
         rows = sum(shard.rows for shard in block)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from kxbatch.data.receipts import Receipt
@@ -49,7 +49,7 @@ def corpus_shards(job: Job, plan: CorpusPlan, limit: int | None) -> list[InputSh
         take = None if left is None or shard.cut.rows <= left else left
         rows = shard.cut.rows if take is None else take
         file, cut = source.file, shard.cut
-        digest = fingerprint([file.name, file.size, file.modified_ns, asdict(cut), semantic, take])
+        digest = fingerprint([file.name, file.size, file.modified_ns, vars(cut), semantic, take])
         label = f"{file.name} rows {cut.first_row}-{cut.first_row + rows - 1}"
         shards.append(InputShard(shard.number, rows, cut.bytes, digest, source_task(source, shard, take), label))
         left = None if left is None else left - rows
