@@ -86,6 +86,8 @@ def open_part(file: File, *, mapped: bool = False) -> Iterator[pq.ParquetFile]:
             yield part
     except FileNotFoundError:
         raise DataError(f"{file}: missing; `kxbatch run` makes it again") from None
+    except MemoryError:  # Arrow's own is one of its exceptions, too; the file is not to blame
+        raise
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         passing = storage_error(error, str(file))
         if isinstance(passing, RetryableError):

@@ -123,6 +123,8 @@ def _open(source: SourceFile) -> Iterator[pq.ParquetFile]:
             if known is None:
                 _keep_footer(source, file.metadata)
             yield file
+    except MemoryError:  # Arrow's own is one of its exceptions too; the file is not to blame
+        raise
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:  # the latter from names of columns
         found = storage_error(error, source.url)
         if not isinstance(found, DataError) or isinstance(error, FileNotFoundError):

@@ -87,6 +87,8 @@ def byte_blocks(
                 _park(source, position, stream)
             else:
                 stream.close()
+    except MemoryError:  # Arrow's own is one of its exceptions too; the file is not to blame
+        raise
     except (OSError, pa.ArrowException) as error:
         raise _read_error(source, position, error) from error
 

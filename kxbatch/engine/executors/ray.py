@@ -217,7 +217,7 @@ class RayExecutor:
             return True  # somebody else has taken the room; those who found a place go on
         if not outcome.worker and slot.node and cluster.lost(slot.node):
             return True
-        if outcome.error == "WorkerDied":
+        if outcome.error in ("WorkerDied", "OutOfMemory"):
             work.failed_starts += 1
             if work.failed_starts < work.resources.attempts:
                 return True
