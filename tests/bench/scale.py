@@ -42,10 +42,11 @@ def embed(texts):
 
 @dataclass(frozen=True)
 class Cost:
-    """One process: what it did, how long it took, and the most memory it held (of it alone, not of its children)."""
+    """One process: what it did, wall and CPU seconds, and the most memory it held (of it alone, not of its children)."""
 
     name: str
     seconds: float
+    cpu_seconds: float
     peak_mb: float
 
 
@@ -98,12 +99,21 @@ def measure(name: str, command: Sequence[str], folder: Path, environment: Mappin
         log.write(f"== {name}\n")
         log.flush()
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
-        while process.poll() is None:
+        ended = 0
+        while not ended:
             peak = max(peak, high_water(process.pid))
             time.sleep(0.02)
+            ended, status, usage = os.wait4(process.pid, os.WNOHANG)
+    process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode != 0:
         raise RuntimeError(f"{name}: exit status {process.returncode}; see {folder / 'commands.log'}")
-    return Cost(name, round(time.perf_counter() - start, 2), round(peak / 1e3, 1))
+    seconds, cpu = time.perf_counter() - start, usage.ru_utime + usage.ru_stime
+    return Cost(name, round(seconds, 2), round(cpu, 2), round(peak / 1e3, 1))
+
+
+def line(cost: Cost) -> str:
+    """A line of the table."""
+    return f"{cost.name:<22} {cost.seconds:>10.2f} s {cost.cpu_seconds:>10.2f} CPU s {cost.peak_mb:>8.1f} MB"
 
 
 def high_water(pid: int) -> int:
@@ -133,7 +143,7 @@ def costs(job: Path, folder: Path, profiles: Path | None) -> list[Cost]:
     for name, words in steps.items():
         profile = [] if profiles is None else ["-m", "cProfile", "-o", str(profiles / f"{name.replace(' ', '-')}.prof")]
         found.append(measure(name, [sys.executable, *profile, "-m", "kxbatch", *words], folder, environment))
-        print(f"{name:<22} {found[-1].seconds:>9.2f} s {found[-1].peak_mb:>9.1f} MB", file=sys.stderr, flush=True)
+        print(line(found[-1]), file=sys.stderr, flush=True)
     return found
 
 
@@ -185,7 +195,7 @@ def show(facts: Mapping[str, Any]) -> None:
     """The table."""
     print(f"{facts['rows']:,} rows x {facts['dim']}, {facts['shards']:,} shards, job {facts['job']}, ids {facts['id']}")
     for cost in facts["costs"]:
-        print(f"{cost['name']:<22} {cost['seconds']:>10.2f} s {cost['peak_mb']:>10.1f} MB")
+        print(line(Cost(**cost)))
     for name, left in facts["left"].items():
         print(f"{name:<22} {left['files']:>10,} files {left['bytes']:>14,} bytes")
 
