@@ -129,6 +129,6 @@ def _about(receipt: dict[str, object]) -> dict[str, object]:
 def _one_of(output: Path, pattern: str, draw: random.Random) -> Path:
     skipped = ("card.json",) if pattern == ARTIFACT else ()
     found = sorted(path for path in output.glob(pattern) if path.is_file() and path.name not in skipped)
-    if pattern == DOCUMENT:
-        found = [path for path in found if "receipts" not in path.parts]
+    if pattern == DOCUMENT:  # artifacts and receipts have kinds of their own
+        found = [path for path in found if path.name == "card.json" or not {"receipts", "_artifact"} & set(path.parts)]
     return draw.choice(found)

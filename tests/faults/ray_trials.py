@@ -20,8 +20,10 @@ from pathlib import Path
 import psutil
 from faults.children import Ended
 from faults.trials import RUN, Laboratory, Outcome, Trial, ended_as, true_status
+from faults.workplaces import has_mood
 
-PATIENCE = 120.0
+PATIENCE = 240.0
+IMPATIENT = {"RAY_gcs_rpc_server_reconnect_timeout_s": "5"}  # Ray itself waits a minute
 DRIVER = [sys.executable, "-m", "kxbatch", *RUN, "--executor", "ray"]
 
 
@@ -70,7 +72,9 @@ def driving(lab: Laboratory, *words: str) -> Iterator[Driver]:
     """A driver at work; nothing of it is left afterwards."""
     log = lab.home / "driver.txt"
     with log.open("wb") as sink:
-        process = subprocess.Popen([*DRIVER, *words], cwd=lab.home, stdout=sink, stderr=sink)
+        process = subprocess.Popen(
+            [*DRIVER, *words], cwd=lab.home, env=os.environ | IMPATIENT, stdout=sink, stderr=sink
+        )
     driver = Driver(process, log, {})
     try:
         yield driver
@@ -121,12 +125,20 @@ def kill(name: str, *allowed: int) -> Trial:
     return trial
 
 
+def stillborn(lab: Laboratory, draw: random.Random, kind: str, label: str) -> Outcome | None:
+    """The first worker dies while it loads its encoder: another one takes its place."""
+    lab.clear(mood="stillborn")
+    with driving(lab) as driver:
+        ended = driver.wait()
+    return lab.resumed(kind, label, "once", true_status(lab, ended)) if not has_mood(lab.home) else None
+
+
 def poison(mood: str, error: str, words: str) -> Trial:
     """An encoder that does to its worker what workers die of, each time: its shard is parked, the rest is done."""
 
     def trial(lab: Laboratory, draw: random.Random, kind: str, label: str) -> Outcome | None:
         lab.clear(mood=mood)
-        with driving(lab, "--set", "embed.resources.attempts=2", "--set", "embed.resources.timeout=4") as driver:
+        with driving(lab, "--set", "embed.resources.attempts=2", "--set", "embed.resources.timeout=10") as driver:
             ended = driver.wait()
         problems = true_status(lab, ended, 3) + ended_as(ended, 3)
         record = json.loads((lab.output / "run.json").read_text())
@@ -143,10 +155,11 @@ def poison(mood: str, error: str, words: str) -> Trial:
 
 RAY_KINDS: dict[str, Trial] = {
     "Ray: kill -9 of a worker": kill("ray::_Actor"),
+    "Ray: worker dies while it starts": stillborn,
     "Ray: kill -9 of the raylet": kill("raylet", 1, 3),
     "Ray: kill -9 of the control store": kill("gcs_server", 1, 3),
     "Ray: kill -9 of the driver": kill("", 137),
     "Ray: encoder kills its worker": poison("dies", "WorkerDied", "died"),
     "Ray: worker out of memory": poison("grows", "MemoryError", "Unable to allocate"),
-    "Ray: encoder hangs": poison("hangs", "Timeout", "no answer within 4 s (resources.timeout)"),
+    "Ray: encoder hangs": poison("hangs", "Timeout", "no answer within 10 s (resources.timeout)"),
 }

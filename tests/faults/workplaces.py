@@ -18,6 +18,10 @@ from trigrams import embed as healthy
 
 MOOD = pathlib.Path(__file__).with_name("mood")
 
+if "RAY_RAYLET_PID" in os.environ and MOOD.exists() and MOOD.read_text() == "stillborn":
+    MOOD.unlink()
+    os.kill(os.getpid(), signal.SIGKILL)
+
 def embed(texts):
     mood = MOOD.read_text().split() if MOOD.exists() else [""]
     if mood[0] == "slow":
@@ -75,9 +79,14 @@ def furnish(home: Path, **changes: Any) -> None:
 
 
 def set_mood(home: Path, mood: str) -> None:
-    """Give the encoder a mood: `raises`, `grows`, `dies` or `hangs` at the poisoned row, `slow SECONDS`, or none."""
+    """Give the encoder a mood: `raises`, `grows`, `dies` or `hangs` at the poisoned row, `stillborn`, `slow SECONDS`, or none."""
     path = home / "mood"
     path.write_text(mood) if mood else path.unlink(missing_ok=True)
+
+
+def has_mood(home: Path) -> bool:
+    """Whether the encoder is still in a mood; a stillborn one leaves it."""
+    return (home / "mood").exists()
 
 
 def as_toml(written: dict[str, Any]) -> str:
