@@ -106,6 +106,22 @@ def is_local(filesystem: pafs.FileSystem) -> bool:
     return isinstance(filesystem, pafs.LocalFileSystem)
 
 
+def modified_ns(filesystem: pafs.FileSystem, info: pafs.FileInfo) -> int:
+    """When a file was changed last, the same however it was asked for.
+
+    Some object stores list milliseconds and answer for one file with whole seconds, so whole seconds count there.
+
+    Args:
+        filesystem: where it lives.
+        info: what was listed or answered.
+
+    Returns:
+        Nanoseconds since 1970; 0 where the store does not say.
+    """
+    time_ns = int(info.mtime_ns or 0)
+    return time_ns if is_local(filesystem) else time_ns - time_ns % 1_000_000_000
+
+
 def storage_error(error: Exception, url: str) -> KxbatchError:
     """Sorts a failed file operation by what should happen next.
 

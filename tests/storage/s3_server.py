@@ -78,7 +78,9 @@ def _one_at_a_time(application: Application) -> Application:
         body = stream.read() if environ.get("wsgi.input_terminated") else stream.read(length)  # pyarrow names no length
         environ |= {"wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))}
         with lock:
-            return list(application(environ, start_response))
+            answer = b"".join(application(environ, start_response))
+        # Other servers list times in milliseconds and answer HEAD in seconds; moto and Amazon know seconds only.
+        return [answer.replace(b".000Z</LastModified>", b".987Z</LastModified>")]
 
     return locked
 

@@ -17,7 +17,7 @@ from typing import get_args
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from kxbatch.data.filesystems import absolute, is_local, resolve, storage_error
+from kxbatch.data.filesystems import absolute, is_local, modified_ns, resolve, storage_error
 from kxbatch.data.sources.globbing import is_pattern, matches, may_contain
 from kxbatch.data.sources.model import Compression, Format, SourceFile
 from kxbatch.errors import ConfigError, nearest
@@ -211,7 +211,9 @@ def _source(found: _Found, format: str | None) -> SourceFile | None:
     if is_local(found.place.fs) and not os.access(found.info.path, os.R_OK):
         raise ConfigError(f"{url}: no permission to read it (user id {os.geteuid()}); chmod or chown it")
     known: Format = next(name for name in get_args(Format) if name == kind)
-    return SourceFile(url, found.name, int(found.info.size), int(found.info.mtime_ns or 0), known, compression)
+    return SourceFile(
+        url, found.name, int(found.info.size), modified_ns(found.place.fs, found.info), known, compression
+    )
 
 
 def _extension(name: str) -> str:

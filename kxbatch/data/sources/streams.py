@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from kxbatch.data.filesystems import resolve, storage_error
+from kxbatch.data.filesystems import modified_ns, resolve, storage_error
 from kxbatch.data.sources.model import ReadOptions, SourceFile
 from kxbatch.errors import DataError
 
@@ -35,7 +35,7 @@ def check_unchanged(source: SourceFile) -> None:
         raise storage_error(error, source.url) from error
     if info.type != pafs.FileType.File:
         raise DataError(f"{source.url}: gone since it was listed; restore it or plan again")
-    now = (int(info.size), int(info.mtime_ns or 0))
+    now = (int(info.size), modified_ns(fs, info))
     if now != (source.size, source.modified_ns):
         raise DataError(
             f"{source.url}: changed since it was listed (then {source.size} bytes, modified {source.modified_ns} ns; "
