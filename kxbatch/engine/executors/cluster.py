@@ -6,7 +6,11 @@ driver looks for itself, with a plain connection, and asks Ray only when somebod
 
 from __future__ import annotations
 
+import logging
+import os
+import signal
 import socket
+import threading
 import time
 from typing import Any
 
@@ -16,6 +20,7 @@ from ray.util import get_node_ip_address
 from kxbatch.errors import FatalError
 from kxbatch.spec.model import Resources
 
+_OBJECT_STORE = 200 * 2**20  # workers read storage themselves; the object store carries only messages
 _LOOK = 2.0  # seconds between two looks at the cluster
 _PATIENCE = 20.0  # seconds the control service may be away, to be started again elsewhere; well below Ray's own minute
 
@@ -71,7 +76,7 @@ class Cluster:
         return any(_fits(have, resources) for have in self._seen.values())
 
     def lost(self, node: str) -> bool:
-        """Whether a node is gone. Ray needs up to half a minute to know, so the node itself is asked, too."""
+        """Whether a node is gone. Ray may need a minute to know, so the node itself is asked, too."""
         self.look(now=True)
         known = next((entry for entry in self._nodes if entry["NodeID"] == node), None)
         if known is None or not known["Alive"]:
@@ -123,3 +128,49 @@ def knock_as_ray(address: str) -> None:
             knock(outward)
         except OSError as error:
             raise OSError(f"Ray goes to {outward} instead, and there: {error}") from error
+
+
+def connect(address: str | None) -> tuple[Cluster, bool]:
+    """Connect to a cluster, or start one on this machine.
+
+    Args:
+        address: of the cluster; absent: what `RAY_ADDRESS` says, or none.
+
+    Returns:
+        The cluster, and whether the connection was made here.
+
+    Raises:
+        FatalError: it cannot be reached or started.
+    """
+    made = not ray.is_initialized()
+    if made:
+        address = address or os.environ.get("RAY_ADDRESS")
+        handlers = _signal_handlers()
+        try:
+            _init(address)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise FatalError(
+                f"Ray at {address or 'this machine'}: cannot connect: {error}; "
+                "is the cluster up, the address right, RAY_AUTH_MODE=token set where it wants a token?"
+            ) from error
+        for number, handler in handlers.items():  # Ray puts its own in their place
+            signal.signal(number, handler)
+    return Cluster(ray.get_runtime_context().gcs_address), made
+
+
+def _init(address: str | None) -> None:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_TQDM_PATCH_PRINT", "0")  # numba cannot compile a print that Ray has replaced
+    local: dict[str, Any] = {"object_store_memory": _OBJECT_STORE, "include_dashboard": False}
+    if address:
+        knock_as_ray(address)
+        local = {}
+    ray.init(address=address or "local", logging_level=logging.ERROR, log_to_driver=False, **local)
+
+
+def _signal_handlers() -> dict[int, Any]:
+    """The handlers of this process; empty outside the main thread, which alone can set them."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    return {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}

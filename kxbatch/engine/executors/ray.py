@@ -9,38 +9,26 @@ unit. Nodes may come and go during a run: there are as many workers as fit on th
 
 from __future__ import annotations
 
-import logging
-import os
 import random
-import signal
-import threading
 import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-os.environ.setdefault(
-    "RAY_DEDUP_LOGS_SKIP_REGEX", "^"
-)  # read on import; Ray prints cluster news among our facts on stdout
-
 import ray
-import ray.exceptions
 
 from kxbatch.data.receipts import Receipt
 from kxbatch.engine.executors.base import Listener, pause_before
-from kxbatch.engine.executors.cluster import Cluster, knock_as_ray
+from kxbatch.engine.executors.cluster import Cluster, connect
+from kxbatch.engine.executors.outcomes import Outcome, blamed, outcome_of
 from kxbatch.engine.units import Unit
 from kxbatch.engine.worker import Assignment, Failure, Worker
 from kxbatch.errors import ConfigError, FatalError
 from kxbatch.spec.model import Resources
 
-_OBJECT_STORE = 200 * 2**20  # workers read storage themselves; the object store carries only messages
 _POLL = 0.5
 _MOST_EXCUSED = 10  # a unit under which ten nodes died is no bystander
-
-
-_Outcome = Receipt | Failure | str | None  # of a job, of anything, of finding a place, of getting ready
 
 
 class _Actor:
@@ -115,7 +103,9 @@ class RayExecutor:
             ConfigError: no node can hold a worker.
             FatalError: the cluster, or every node that could hold a worker, is gone.
         """
-        cluster = self._connect()
+        if self._cluster is None:
+            self._cluster, self._owner = connect(self._address)
+        cluster = self._cluster
         cluster.look(now=True)
         if not cluster.ever_fit(resources):
             raise ConfigError(f"{_no_room(cluster, resources)}; lower the stage's resources or use a larger cluster")
@@ -143,7 +133,8 @@ class RayExecutor:
             done = self._wait()
             for slot in list(self._slots):
                 if slot.ref is not None and (slot.ref in done or time.monotonic() > slot.deadline):
-                    outcome = _outcome(slot, slot.ref in done, work.resources)
+                    unit, attempt = (slot.job.unit, slot.job.attempt) if slot.job else (None, 1)
+                    outcome = outcome_of(slot.ref, slot.ref in done, work.resources, unit, attempt)
                     if not self._settle(slot, outcome, cluster, work):
                         return
 
@@ -193,7 +184,7 @@ class RayExecutor:
                 slot.ref = slot.actor.run.remote(slot.job.unit, slot.job.attempt)
                 slot.deadline = time.monotonic() + work.resources.timeout
 
-    def _settle(self, slot: _Slot, outcome: _Outcome, cluster: Cluster, work: _Work) -> bool:
+    def _settle(self, slot: _Slot, outcome: Outcome, cluster: Cluster, work: _Work) -> bool:
         """Take in what a slot's call came to. False: the run cannot go on."""
         job, slot.ref, slot.job = slot.job, None, None
         if isinstance(outcome, Failure) and not outcome.worker:  # the process is gone or hangs: do not use it again
@@ -205,7 +196,7 @@ class RayExecutor:
             self._staff(cluster, work)
         return True
 
-    def _settle_start(self, slot: _Slot, outcome: _Outcome, cluster: Cluster, work: _Work) -> bool:
+    def _settle_start(self, slot: _Slot, outcome: Outcome, cluster: Cluster, work: _Work) -> bool:
         if isinstance(outcome, str):
             slot.node = outcome
             self._get_ready(slot, work)
@@ -225,7 +216,7 @@ class RayExecutor:
         work.listener.on_failure(replace(outcome, policy="stop", message=f"{outcome.message}{where}"))
         return False
 
-    def _settle_job(self, job: _Job, node: str, outcome: _Outcome, cluster: Cluster, work: _Work) -> None:
+    def _settle_job(self, job: _Job, node: str, outcome: Outcome, cluster: Cluster, work: _Work) -> None:
         if isinstance(outcome, Receipt):
             work.failed_starts = 0
             work.listener.on_receipt(outcome)
@@ -236,7 +227,7 @@ class RayExecutor:
                 pause = pause_before(job.attempt, self._random)
                 work.queue.append(_Job(job.unit, job.attempt + 1, time.monotonic() + pause, died_on))
             else:
-                work.listener.on_failure(outcome)
+                work.listener.on_failure(blamed(outcome, job.unit))
 
     def _get_ready(self, slot: _Slot, work: _Work) -> None:
         slot.ref = slot.actor.prepare.remote(work.assignment, work.first)
@@ -259,43 +250,6 @@ class RayExecutor:
                 ray.shutdown()
             self._cluster = None
 
-    def _connect(self) -> Cluster:
-        if self._cluster is not None:
-            return self._cluster
-        if not ray.is_initialized():
-            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-            os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-            os.environ.setdefault("RAY_TQDM_PATCH_PRINT", "0")  # numba cannot compile a print that Ray has replaced
-            address = self._address or os.environ.get("RAY_ADDRESS")
-            local: dict[str, Any] = {"object_store_memory": _OBJECT_STORE, "include_dashboard": False}
-            handlers = _signal_handlers()
-            try:
-                if address:
-                    knock_as_ray(address)
-                ray.init(
-                    address=address or "local",
-                    logging_level=logging.ERROR,
-                    log_to_driver=False,
-                    **({} if address else local),
-                )
-            except (OSError, ValueError, RuntimeError) as error:
-                raise FatalError(
-                    f"Ray at {address or 'this machine'}: cannot connect: {error}; "
-                    "is the cluster up, the address right, RAY_AUTH_MODE=token set where it wants a token?"
-                ) from error
-            self._owner = True
-            for number, handler in handlers.items():  # Ray puts its own in their place
-                signal.signal(number, handler)
-        self._cluster = Cluster(ray.get_runtime_context().gcs_address)
-        return self._cluster
-
-
-def _signal_handlers() -> dict[int, Any]:
-    """The handlers of this process; empty outside the main thread, which alone can set them."""
-    if threading.current_thread() is not threading.main_thread():
-        return {}
-    return {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
 
 def _options(resources: Resources) -> dict[str, Any]:
     """What Ray is asked for."""
@@ -303,39 +257,6 @@ def _options(resources: Resources) -> dict[str, Any]:
     if resources.memory is not None:
         options["memory"] = resources.memory
     return options | {"max_restarts": 0, "max_task_retries": 0}
-
-
-def _outcome(slot: _Slot, finished: bool, resources: Resources) -> _Outcome:
-    """The answer of a call, or a failure made from its silence or its death."""
-    phase, key = (slot.job.unit.phase, slot.job.unit.key) if slot.job else ("start", "worker")
-    attempt = slot.job.attempt if slot.job else 1
-    if not finished:
-        limit, knob = (
-            (resources.timeout, "resources.timeout")
-            if slot.job
-            else (resources.startup_timeout, "resources.startup_timeout")
-        )
-        message = f"no answer within {limit:g} s ({knob}); the worker was ended"
-        return Failure(phase, key, "Timeout", message, "retry", 3, attempt=attempt)
-    try:
-        answer: _Outcome = ray.get(slot.ref)
-    except ray.exceptions.OutOfMemoryError:
-        message = "the worker ran out of memory and was ended; lower input.shard_size or raise resources.memory"
-        return Failure(phase, key, "OutOfMemory", message, "retry", 3, attempt=attempt)
-    except ray.exceptions.RayActorError as error:
-        return Failure(phase, key, "WorkerDied", f"the worker died: {_short(error)}", "retry", 3, attempt=attempt)
-    except ray.exceptions.RayError as error:
-        return Failure(phase, key, type(error).__name__, _short(error), "retry", 3, attempt=attempt)
-    return answer
-
-
-def _short(error: Exception) -> str:
-    """Ray's long messages, cut down to the sentence that says what happened."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    told = [
-        line for line in lines if "error_type" in line.lower() or "exit" in line.lower() or "killed" in line.lower()
-    ]
-    return (told or lines or [type(error).__name__])[0][:300]
 
 
 def _no_room(cluster: Cluster, resources: Resources) -> str:
