@@ -21,6 +21,10 @@ APART = ["unshare", "-rnm"]  # name spaces that need no privileges, where the sy
 ROOT = Path(__file__).parents[2]
 # Ray binds to loopback alone on systems where it has no clusters, and else goes to the outward address whatever it was told.
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
+HASTE = {
+    "RAY_health_check_timeout_ms": "3000",
+    "RAY_health_check_period_ms": "1000",
+}  # or a silent node passes for a minute
 JOURNAL = '''
 """The cheap encoder, which writes down where it is called.
 
@@ -115,7 +119,7 @@ class RayNetwork(_Script):
     def __init__(self, shared: Path, count: int) -> None:
         self._token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16), "OMP_NUM_THREADS": "1"}
         script = [sys.executable, str(HERE / "network_script.py"), str(shared), str(count)]
-        super().__init__([*APART, *script], self._token)
+        super().__init__([*APART, *script], self._token | HASTE)
 
     def driver(self, workplace: Path, name: str, folder: str = "/mnt/shared") -> Driver:
         """Start a driver on the head, in a folder there."""
@@ -125,6 +129,10 @@ class RayNetwork(_Script):
         """What to put before a command so that it runs on a machine."""
         pid = self.facts["pids"][number - 1]
         return ["nsenter", "-t", pid, "-U", "--preserve-credentials", "-n", "-m", "-p", "-u"]
+
+    def has_workers(self, number: int) -> bool:
+        """Whether a worker of a run lives on a machine."""
+        return subprocess.run([*self.enter(number), "pgrep", "-f", "ray::_Actor"], capture_output=True).returncode == 0
 
 
 def _pipe(pipe: IO[str] | None) -> IO[str]:
@@ -154,7 +162,7 @@ class Driver:
         with self._out.open("w") as out, self._err.open("w") as err:
             self.process = subprocess.Popen(command, cwd=workplace, env=environment, stdout=out, stderr=err)
 
-    def result(self, timeout: float = 110) -> tuple[int, dict[str, Any]]:
+    def result(self, timeout: float = 200) -> tuple[int, dict[str, Any]]:
         """Exit status and what it printed; an empty mapping if it printed nothing."""
         status = self.process.wait(timeout=timeout)
         return status, json.loads(self.printed) if self.printed else {}
@@ -210,12 +218,12 @@ class Workplace:
         """Let the calls on a host wait, until `release_on`."""
         (self.folder / f"hold-{host}").touch()
 
-    def release_on(self, host: str) -> None:
-        """Let the call on a host pass, and wait until it did."""
+    def release_on(self, host: str, ended: Callable[[], bool]) -> None:
+        """Let the call on a host pass, and wait until it did or its process has `ended`."""
         passed = self.folder / f"passed-{host}"
         passed.unlink(missing_ok=True)
         (self.folder / f"hold-{host}").unlink()
-        until(passed.exists, f"past its wait on {host}")
+        until(lambda: passed.exists() or ended(), f"past its wait on {host}")
 
     def write_job(self, name: str, address: str, seen_as: str = "", **resources: Any) -> Path:
         """A job file for the audit job with the telling encoder; returns its output folder.
@@ -276,7 +284,7 @@ class Workplace:
     def nodes_of(self, output: Path) -> set[str]:
         """Nodes that finished shards of an output."""
         place = {f"{entry['host']}/{entry['pid']}": entry["node"] for entry in self.journal()}
-        return {place[receipt["worker"]] for receipt in receipts(output)}
+        return {place[receipt["worker"]] for receipt in receipts(output)} - {""}
 
 
 def _keys(section: dict[str, Any]) -> str:
