@@ -94,7 +94,7 @@ def test_the_head_alone_ends_the_run(workplace: Workplace, cluster: RayNodes) ->
 def test_without_room_for_a_worker_the_run_ends_with_words(workplace: Workplace, cluster: RayNodes) -> None:
     cluster.tell("add 2")
     workplace.hold(after=2)
-    driver, output = workplace.start("roomless", cluster.address, cpus=2, startup_timeout=10)
+    driver, output = workplace.start("roomless", cluster.address, cpus=2, startup_timeout=20)
     workplace.await_calls(driver, cluster.nodes[-1])
     until(lambda: receipts(output), "a shard done")
     cluster.tell(f"kill {len(cluster.nodes) - 1}")

@@ -22,6 +22,7 @@ from kxbatch.spec.model import Resources
 
 _OBJECT_STORE = 200 * 2**20  # workers read storage themselves; the object store carries only messages
 _LOOK = 2.0  # seconds between two looks at the cluster
+_SHUT = 60.0  # seconds for which a node that did not answer holds no workers; by then Ray knows better
 _PATIENCE = 20.0  # seconds the control service may be away, to be started again elsewhere; well below Ray's own minute
 
 
@@ -36,6 +37,7 @@ class Cluster:
         self.address = address
         self._nodes: list[dict[str, Any]] = []
         self._seen: dict[str, dict[str, float]] = {}
+        self._shut: dict[str, float] = {}
         self._gone = False
         self._looked, self._answered = float("-inf"), time.monotonic()
 
@@ -69,7 +71,11 @@ class Cluster:
 
     def fits(self, resources: Resources) -> int:
         """Workers with these resources that the living nodes hold, if nobody else is at work there."""
-        return sum(_fits(node["Resources"], resources) for node in self._nodes if node["Alive"])
+        return sum(_fits(node["Resources"], resources) for node in self._living())
+
+    def _living(self) -> list[dict[str, Any]]:
+        shut = {node for node, since in self._shut.items() if time.monotonic() - since < _SHUT}
+        return [node for node in self._nodes if node["Alive"] and node["NodeID"] not in shut]
 
     def ever_fit(self, resources: Resources) -> bool:
         """Whether a node seen so far, alive or not by now, could hold a worker: what was there may come back."""
@@ -81,11 +87,14 @@ class Cluster:
         known = next((entry for entry in self._nodes if entry["NodeID"] == node), None)
         if known is None or not known["Alive"]:
             return True
-        return not _is_open(f"{known['NodeManagerAddress']}:{known['NodeManagerPort']}")
+        if _is_open(f"{known['NodeManagerAddress']}:{known['NodeManagerPort']}"):
+            return False
+        self._shut[node] = time.monotonic()
+        return True
 
     def words(self) -> str:
         """The living nodes, for messages."""
-        have = [node["Resources"] for node in self._nodes if node["Alive"]]
+        have = [node["Resources"] for node in self._living()]
         return "; ".join(f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in have) or "none"
 
 

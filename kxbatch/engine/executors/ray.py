@@ -212,6 +212,12 @@ class RayExecutor:
             work.failed_starts += 1
             if work.failed_starts < work.resources.attempts:
                 return True
+        if not slot.node and outcome.error == "Timeout":
+            limit = f"{work.resources.startup_timeout:g} s (resources.startup_timeout)"
+            message = (
+                f"no worker found room on the cluster within {limit}; nodes: {cluster.words()}, others may use them"
+            )
+            outcome = replace(outcome, message=message)
         where = f" (worker {outcome.worker}, which did not get ready)" if outcome.worker else ""
         work.listener.on_failure(replace(outcome, policy="stop", message=f"{outcome.message}{where}"))
         return False
