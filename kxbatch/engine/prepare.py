@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kxbatch.engine.corpus import check_readable, plan_corpus
 from kxbatch.engine.job import Job, Node, build_tree
+from kxbatch.engine.links import check_no_links
 from kxbatch.engine.manifest import CorpusPlan
 
 
@@ -14,6 +15,7 @@ def prepare(job: Job) -> tuple[CorpusPlan, list[Node]]:
         ConfigError: the job cannot run as it is written.
         DataError: no input file can be read.
     """
+    check_no_links(job.output, [stage.name for stage in job.spec.stage])
     corpus = plan_corpus(job)
     nodes = build_tree(job, corpus.columns)
     roots = [node for node in nodes if node.upstream == "input"]

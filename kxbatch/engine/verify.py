@@ -11,6 +11,7 @@ from kxbatch.data.receipts import BOOKKEEPING
 from kxbatch.data.storage import Folder, output_folder
 from kxbatch.engine.defects import Defect, recorded_defects, save_defects
 from kxbatch.engine.lease import is_held, read_lease
+from kxbatch.engine.links import check_no_links
 from kxbatch.engine.manifest import MANIFEST, read_manifest
 from kxbatch.engine.record import RECORD, read_record
 from kxbatch.engine.stage_check import Checked, StageCheck, file_digest
@@ -49,6 +50,7 @@ def verify(path: str | Path, *, stage: str | None = None) -> Verification:
     names = _stages(output)
     if stage is not None and stage not in names:
         raise ConfigError(f"{output.path}: no stage '{stage}'{nearest(stage, names)} (has: {', '.join(names)})")
+    check_no_links(output, names)
     token = _idle_token(output)
     found = Verification(output.path)
     units = _recorded_units(output, found.defects)
