@@ -74,9 +74,10 @@ def _stages(output: Folder) -> list[str]:
         what = "is no output of kxbatch" if output.exists() else "does not exist"
         raise ConfigError(f"{output.path} {what}; give the folder that job.output names, after a run")
     try:
-        record = read_record(output) or {"job": {"stage": []}}
+        record = read_record(output) or {"job": {"stage": []}, "stages": []}
     except FatalError:  # reported as a defect of its own
         return found
+    found = sorted({*found, *(entry["name"] for entry in record["stages"] if entry["units"])})  # also one that is gone
     order = [entry["name"] for entry in record["job"]["stage"]]
     return sorted(found, key=lambda name: (order.index(name) if name in order else len(order), name))
 
