@@ -92,10 +92,9 @@ def test_rows_and_ids(workplace: Path, hostile: bool) -> None:
     assert "49" not in found.text or not hostile or "{{ 7 * 7 }}" in found.text
 
 
-@pytest.mark.parametrize("text", HOSTILE)
+@pytest.mark.parametrize("text", [" ".join(HOSTILE[::2]), " ".join(HOSTILE[1::2])], ids=["even", "odd"])
 def test_what_the_record_says(finished: Finished, text: str) -> None:
     """Every string of run.json that names nothing, and the names of columns: the same elements as before."""
-    assert verb("report", "out/audit")[0] == 0
     before = elements((finished.output / "report.html").read_text())
     record = json.loads((finished.output / "run.json").read_text())
     record["job"]["name"] = record["fingerprint"] = record["started"] = text
@@ -130,7 +129,6 @@ def test_failures_and_warnings(finished: Finished) -> None:
 
 
 def test_the_page_forbids_what_it_does_not_need(finished: Finished) -> None:
-    assert verb("report", "out/audit")[0] == 0
     page = (finished.output / "report.html").read_text()
     assert "default-src 'none'" in page
     assert "script-src" not in page, "no script is allowed at all"
