@@ -110,13 +110,11 @@ def id_hashes(output: Folder, plan: CorpusPlan, url: str) -> npt.NDArray[np.uint
     """64-bit hashes of the ids of a file, from this plan or from the run that cut the file.
 
     Raises:
-        FatalError: the file of them is damaged.
+        FatalError: the file of them is damaged or gone.
     """
     if url in plan.id_hashes:
         return plan.id_hashes[url]
     name = _hash_name(url)
-    if not output.exists(name):
-        return np.empty(0, np.uint64)
     try:
         found: npt.NDArray[np.uint64] = np.load(io.BytesIO(output.read(name)), allow_pickle=False)
         if found.dtype != np.uint64 or found.ndim != 1:

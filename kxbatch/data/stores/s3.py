@@ -4,7 +4,7 @@ An object appears whole or not at all, so nothing is written under a temporary n
 it sends a checksum that the server compares, gives up an unfinished upload instead of completing it, and can write on a condition
 (`If-None-Match`, `If-Match`). Credentials come from the standard chain only: environment, profile, role.
 
-A request is tried five times by the client, with jittered pauses; whole operations are tried again for `PATIENCE` seconds, which
+A request is tried three times by the client, with jittered pauses; whole operations are tried again for `PATIENCE` seconds, which
 covers what clients do not: a body that ends too early, and a server that is down for a while.
 """
 
@@ -23,13 +23,14 @@ from typing import Any, TypeVar
 import pyarrow.fs as pafs
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
-from kxbatch.data.filesystems import ATTEMPTS, CONNECT_TIMEOUT_S, REQUEST_TIMEOUT_S, reading, resolve, s3_server
+from kxbatch.data.filesystems import CONNECT_TIMEOUT_S, REQUEST_TIMEOUT_S, reading, resolve, s3_server
 from kxbatch.data.stores.base import Fence, Hashing, Listing, Published
 from kxbatch.errors import ConfigError, KxbatchError, RetryableError
 
 PATIENCE = float(os.environ.get("KXBATCH_S3_PATIENCE", "120"))
 _IN_MEMORY = 64 * 2**20
 _PARALLEL = 32
+_ATTEMPTS = 3
 _LOG_EVERY = 30.0
 _REFUSALS = {
     "NoSuchBucket": "there is no such bucket",
@@ -41,6 +42,12 @@ _REFUSALS = {
 }
 _ABSENT = ("NoSuchKey", "404", "NotFound")
 _CHANGED = ("PreconditionFailed", "412")
+_PASSING = (
+    "RequestTimeout",
+    "IncompleteBody",
+    "BadDigest",
+    "ConditionalRequestConflict",
+)  # of the way, with status 400 or 409
 T = TypeVar("T")
 
 
@@ -247,7 +254,7 @@ def _made_client(endpoint: str, region: str, process: int) -> Any:
     settings = Config(
         connect_timeout=CONNECT_TIMEOUT_S,
         read_timeout=REQUEST_TIMEOUT_S,
-        retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+        retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
         max_pool_connections=_PARALLEL,
     )
     return boto3.session.Session().client("s3", region_name=region, endpoint_url=endpoint or None, config=settings)
@@ -299,7 +306,7 @@ def _sorted(path: str, error: Any) -> Exception:
         found = _Changed(path)
     elif code in _REFUSALS:
         found = ConfigError(f"{path}: {_REFUSALS[code]}; nothing there was changed")
-    elif status in (400, 401, 403, 405, 501):
+    elif code not in _PASSING and status in (400, 401, 403, 405, 501):
         found = ConfigError(f"{path}: the server refuses: {error}")
     else:
         found = RetryableError(f"{path}: {error}")

@@ -15,6 +15,7 @@ import time
 from typing import Any
 
 import ray
+from ray._private import ray_constants
 from ray.util import get_node_ip_address
 
 from kxbatch.errors import FatalError
@@ -171,7 +172,10 @@ def _init(address: str | None) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_TQDM_PATCH_PRINT", "0")  # numba cannot compile a print that Ray has replaced
-    local: dict[str, Any] = {"object_store_memory": _OBJECT_STORE, "include_dashboard": False}
+    ray_constants.ENABLE_RAY_CLUSTER = bool(
+        address
+    )  # Ray's switch: a cluster of this machine alone listens on loopback alone
+    local = {"object_store_memory": _OBJECT_STORE, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
     if address:
         knock_as_ray(address)
         local = {}
