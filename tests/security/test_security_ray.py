@@ -77,7 +77,7 @@ def test_every_port_of_a_local_cluster_is_on_loopback(workplace: Path) -> None:
     }
     assert not outside, f"reachable from other machines: {outside}"
     assert 8265 not in {port for _, port in found}
-    assert not [name for name in names if "dashboard/dashboard.py" in name and "--minimal" not in name]
+    assert not [name for name in names if "dashboard/dashboard.py" in name and "--disable-frontend" not in name]
 
 
 def _command(process: psutil.Process) -> list[str]:
