@@ -190,7 +190,7 @@ class _Planner:
         todo = [j for j in judged if j.state != "done"]
         plan = PhasePlan(node.name, phase, len(units), states["done"], states["pending"], states["stale"])
         plan.rows, plan.bytes = sum(j.unit.rows for j in todo), sum(j.unit.bytes for j in todo)
-        changes = _changes(node)
+        changes = _changes(node) if any("configuration" in j.reason for j in todo) else ""
         plan.reasons = dict(Counter(_why(j, changes) for j in todo).most_common())
         self.phases.append(plan)
         return {j.unit.key for j in todo}
