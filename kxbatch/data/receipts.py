@@ -10,38 +10,43 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
+from typing import Annotated
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from kxbatch.data.storage import Folder
 from kxbatch.spec.fingerprint import fingerprint
 
 BOOKKEEPING = "_kxbatch"
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)
 class Receipt:
     """What one unit of work read, wrote and set aside; `peak_rss` is the most memory its worker ever held so far, in bytes."""
 
+    __pydantic_config__ = ConfigDict(strict=True, extra="forbid")
+
     phase: str
     key: str
     ingredients: dict[str, str]
     file: str
-    bytes: int
+    bytes: Count
     digest: str
-    rows_in: int
-    rows_out: int
-    quarantined: int
+    rows_in: Count
+    rows_out: Count
+    quarantined: Count
     quarantine_digest: str
-    counters: dict[str, float]
+    counters: dict[str, Number]
     run: str
-    token: int
-    attempt: int
+    token: Count
+    attempt: Count
     host: str
     worker: str
     started: str
-    seconds: float
-    peak_rss: int
+    seconds: Number
+    peak_rss: Count
 
     @property
     def fingerprint(self) -> str:
@@ -85,7 +90,7 @@ def read_receipt(stage: Folder, phase: str, key: str) -> Receipt | None:
 def load_receipt(data: bytes) -> Receipt | None:
     """A receipt from its bytes, None where they are none: other types, or a file that is not its own."""
     try:
-        receipt = _RECEIPT.validate_json(data, strict=True)
+        receipt = _RECEIPT.validate_json(data)
     except ValidationError:
         return None
     file = PurePosixPath(receipt.file)

@@ -16,7 +16,6 @@ from kxbatch.data.storage import Folder
 from kxbatch.errors import FatalError
 from kxbatch.spec.fingerprint import fingerprint
 
-Count = Annotated[int, Field(ge=0, lt=2**63)]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$")]  # in the folder, and in no other
 
 

@@ -20,18 +20,46 @@ import time
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import orjson
 import psutil
+from pydantic import AfterValidator, Field, TypeAdapter
 
-from kxbatch.data.receipts import BOOKKEEPING
+from kxbatch.data.receipts import BOOKKEEPING, Count
 from kxbatch.data.storage import Folder
+from kxbatch.engine.documents import Document, check_document
 from kxbatch.errors import FatalError, KxbatchError, LeaseHeld
 
 NAME = f"{BOOKKEEPING}/lease.json"
 HEARTBEAT = 5.0
 LAPSE = 60.0
 WATCH = 3 * HEARTBEAT
+
+
+def _is_time(text: str) -> str:
+    try:
+        datetime.fromisoformat(text).timestamp()
+    except OverflowError as error:
+        raise ValueError(str(error)) from None
+    return text
+
+
+class _Held(Document):
+    """What a lease says."""
+
+    run: str
+    token: Count
+    held: bool
+    host: str
+    pid: Annotated[Count, Field(lt=2**31)]
+    system: str
+    process_started: float | None
+    since: str
+    heartbeat: Annotated[str, AfterValidator(_is_time)]
+
+
+_SHAPE = TypeAdapter(_Held)
 
 
 class LeaseLost(FatalError):
@@ -115,16 +143,12 @@ def parse_lease(output: Folder, data: bytes) -> dict[str, Any]:
     Raises:
         FatalError: it is damaged.
     """
-    kinds = {"run": str, "token": int, "held": bool, "host": str, "pid": int, "since": str, "heartbeat": str}
+    where, mend = str(output.file(NAME)), "make sure that no run is at work on this output, then remove this file"
     try:
-        lease = json.loads(data)
-        if not isinstance(lease, dict) or not all(isinstance(lease.get(key), kind) for key, kind in kinds.items()):
-            raise ValueError("not the fields of a lease")
-        datetime.fromisoformat(lease["heartbeat"])
+        lease: dict[str, Any] = orjson.loads(data)
     except ValueError as error:
-        raise FatalError(
-            f"{output.file(NAME)}: damaged ({error}); make sure that no run is at work on this output, then remove this file"
-        ) from None
+        raise FatalError(f"{where}: damaged, no valid JSON ({error}); {mend}") from None
+    check_document(lease, _SHAPE, where, mend)
     return lease
 
 
@@ -149,8 +173,8 @@ def may_live(lease: dict[str, Any]) -> bool:
     """Whether the holder can be alive at all: it did not give the lease back, and its process did not die on this host."""
     if not lease["held"]:
         return False
-    here = lease.get("system") == _system()
-    return not here or _process_started(lease["pid"]) == lease.get("process_started")
+    here = lease["system"] == _system()
+    return not here or _process_started(lease["pid"]) == lease["process_started"]
 
 
 def _beats(output: Folder, version: str) -> bool:
@@ -198,7 +222,7 @@ def _process_started(pid: int) -> float | None:
     """Seconds from boot to the start of a process: by the wall clock it would seem another process once that is set."""
     try:
         return round(float(psutil.Process(pid).create_time() - psutil.boot_time()), 2)
-    except (psutil.Error, OverflowError, ValueError):
+    except psutil.Error:
         return None
 
 

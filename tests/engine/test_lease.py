@@ -45,7 +45,8 @@ def test_the_lease_of_a_dead_process_is_taken_over(holder: subprocess.Popen[str]
     assert kx.run(audit_job(), quiet=True, report=False).exit_code == 0
 
 
-def test_a_lease_of_another_host_lapses_with_its_heartbeat(tmp_path: Path) -> None:
+def test_a_lease_of_another_host_lapses_with_its_heartbeat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kxbatch.engine.lease.WATCH", 1.0)  # nobody beats here
     output = Folder(str(tmp_path))
     with Lease(output, "first"):
         lease = read_lease(output)
@@ -53,7 +54,9 @@ def test_a_lease_of_another_host_lapses_with_its_heartbeat(tmp_path: Path) -> No
 
     def left_behind(age: float) -> None:
         beat = datetime.now(UTC) - timedelta(seconds=age)
-        output.publish_json(NAME, lease | {"held": True, "host": "elsewhere", "heartbeat": beat.isoformat()})
+        output.publish_json(
+            NAME, lease | {"held": True, "host": "elsewhere", "system": "elsewhere", "heartbeat": beat.isoformat()}
+        )
 
     left_behind(10)
     with pytest.raises(LeaseHeld, match="elsewhere"):

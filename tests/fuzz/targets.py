@@ -12,7 +12,7 @@ from pathlib import Path
 from fuzz.guard import declared, put
 from fuzz.reader_case import PLAIN, SEEDS, ReadOptions, Rows, check_lines, read_all
 
-from kxbatch.data.receipts import Receipt, parse_receipt
+from kxbatch.data.receipts import Receipt, load_receipt
 from kxbatch.data.storage import Folder
 from kxbatch.engine.defects import recorded_defects
 from kxbatch.engine.job import Job, load_job
@@ -49,13 +49,9 @@ def job_file(data: bytes) -> Job | KxbatchError:
 
 def receipt(data: bytes) -> Receipt | None:
     """A receipt: exactly the values that were written, or none."""
-    try:
-        raw = json.loads(data)
-    except (ValueError, RecursionError):
-        return None
-    found = declared(lambda: parse_receipt(raw))
+    found = declared(lambda: load_receipt(data))
     if found is not None:
-        assert asdict(found) == raw
+        assert asdict(found) == json.loads(data)
         assert len(found.fingerprint) == 32
     return found
 
@@ -94,7 +90,7 @@ RECEIPT = {
     "phase": "map", "key": "part-00000", "ingredients": {"configuration": "0f", "input": "3a"}, "file": "part-00000.parquet",
     "bytes": 4096, "digest": "ab" * 32, "rows_in": 10, "rows_out": 9, "quarantined": 1, "counters": {"tokens": 3.0},
     "run": "20260101T000000-abcdef", "token": 1, "attempt": 1, "host": "h", "worker": "h/1", "started": "2026-01-01T00:00:00+00:00",
-    "seconds": 0.5,
+    "seconds": 0.5, "peak_rss": 1, "quarantine_digest": "cd" * 32,
 }  # fmt: skip
 DOCUMENT_READERS: dict[str, tuple[str, Callable[[Folder], object]]] = {
     "manifest": ("_kxbatch/manifest.json", read_manifest),

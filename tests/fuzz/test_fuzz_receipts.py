@@ -35,7 +35,7 @@ def test_values_of_other_types_make_no_receipt(key: str) -> None:
         fits = (
             isinstance(value, str | type(good)) if isinstance(good, str) else numeric and isinstance(value, int | float)
         )
-        if not fits:
+        if not fits and not (value == {} == type(good)()):  # no counters are counters, too
             assert receipt(json.dumps(RECEIPT | {key: value}).encode()) is None, (key, value)
 
 

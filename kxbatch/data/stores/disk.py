@@ -113,9 +113,9 @@ class Disk:
             return _File(path)
 
     def leftovers(self, path: str) -> list[str]:
-        """Temporary files, here and below; a link is not followed."""
-        found = ((folder, name) for folder, _, names in os.walk(path) for name in names)
-        return sorted(str(Path(folder, name)) for folder, name in found if name.startswith(TEMPORARY))
+        """Temporary files, here and below; a link is one, too, and is not followed."""
+        found = (Path(folder, name) for folder, inner, names in os.walk(path) for name in (*inner, *names))
+        return sorted(str(p) for p in found if p.name.startswith(TEMPORARY) and (p.is_symlink() or p.is_file()))
 
     def sweep(self, path: str) -> None:
         """Remove temporary files."""
