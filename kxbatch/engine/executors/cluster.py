@@ -21,6 +21,7 @@ from ray.util import get_node_ip_address
 from kxbatch.errors import FatalError
 from kxbatch.spec.model import Resources
 
+_CLUSTERS = bool(ray_constants.ENABLE_RAY_CLUSTER)  # as Ray takes it from the environment
 _OBJECT_STORE = 200 * 2**20  # workers read storage themselves; the object store carries only messages
 _LOOK = 2.0  # seconds between two looks at the cluster
 _SHUT = 60.0  # seconds for which a node that did not answer holds no workers; by then Ray knows better
@@ -172,9 +173,7 @@ def _init(address: str | None) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_TQDM_PATCH_PRINT", "0")  # numba cannot compile a print that Ray has replaced
-    ray_constants.ENABLE_RAY_CLUSTER = bool(
-        address
-    )  # Ray's switch: a cluster of this machine alone listens on loopback alone
+    ray_constants.ENABLE_RAY_CLUSTER = _CLUSTERS and bool(address)  # without, Ray listens on loopback alone
     local = {"object_store_memory": _OBJECT_STORE, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
     if address:
         knock_as_ray(address)
