@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 PINS   := .ci/constraints.txt
 
-.PHONY: setup demo test lint type bench docs clean
+.PHONY: setup demo test lint type bench docs audit clean
 .DEFAULT_GOAL := help
 
 help:
@@ -14,6 +14,7 @@ help:
 	@echo "make test   set up, then pass all tests"
 	@echo "make lint   style, types and layers"
 	@echo "make bench  ours against the peers, in one run"
+	@echo "make audit  known vulnerabilities of the pinned packages (asks the package index; fails where it cannot tell)"
 	@echo "make docs   check that the documentation's commands and links hold"
 
 setup: $(STAMP)
@@ -45,5 +46,10 @@ bench: setup
 docs: setup
 	$(BIN)/python -m pytest tests/docs -q
 
+# In an environment of its own: the auditor's dependencies are none of ours.
+audit:
+	test -x $(VENV)-audit/bin/pip-audit || { $(PYTHON) -m venv $(VENV)-audit && $(VENV)-audit/bin/pip install --quiet pip-audit; }
+	$(VENV)-audit/bin/pip-audit --strict --no-deps --disable-pip -r $(PINS)
+
 clean:
-	rm -rf $(VENV) out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-audit out .pytest_cache .mypy_cache .ruff_cache .hypothesis
