@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from kxbatch.spec.fingerprint import fingerprint
+
 
 def write_texts(path: Path, first: int, count: int) -> None:
     """JSONL with `doc` and `text`; the texts repeat words, so that neighbours exist."""
@@ -33,6 +35,16 @@ def audit_job(executor: str = "inline", **stages: dict[str, Any]) -> dict[str, A
         "input": {"path": ["data/*.jsonl"], "id": "doc", "shard_size": "1kB"},
         "stage": [{**default, **stages.get(name, {})} for name, default in defaults.items()],
     }
+
+
+def sealed(document: dict[str, Any]) -> str:
+    """A receipt or another sealed document as JSON, its checksum made anew: what somebody writes who means harm."""
+    values = {key: value for key, value in document.items() if key != "checksum"}
+    try:
+        checksum = fingerprint(values)
+    except ValueError:  # NaN has no canonical form
+        checksum = ""
+    return json.dumps(values | {"checksum": checksum})
 
 
 def tree_digests(output: Path, *, only: Callable[[Path], bool] = lambda path: True) -> dict[str, str]:

@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
 from typing import Annotated
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+import orjson
+from pydantic import ConfigDict, Field, TypeAdapter
 
 from kxbatch.data.storage import Folder
 from kxbatch.spec.fingerprint import fingerprint
@@ -60,8 +61,9 @@ def receipt_name(phase: str, key: str) -> str:
 
 
 def write_receipt(stage: Folder, receipt: Receipt) -> None:
-    """Publish a receipt; from here on the unit is done."""
-    stage.publish_json(receipt_name(receipt.phase, receipt.key), asdict(receipt))
+    """Publish a receipt; from here on the unit is done. A checksum tells a receipt whose digits changed."""
+    document = asdict(receipt)
+    stage.publish_json(receipt_name(receipt.phase, receipt.key), document | {"checksum": fingerprint(document)})
 
 
 def read_receipts(stage: Folder, phase: str) -> dict[str, Receipt]:
@@ -88,10 +90,13 @@ def read_receipt(stage: Folder, phase: str, key: str) -> Receipt | None:
 
 
 def load_receipt(data: bytes) -> Receipt | None:
-    """A receipt from its bytes, None where they are none: other types, or a file that is not its own."""
+    """A receipt from its bytes, None where they are none: a wrong checksum, other types, or a file that is not its own."""
     try:
-        receipt = _RECEIPT.validate_json(data)
-    except ValidationError:
+        raw = orjson.loads(data)
+        if not isinstance(raw, dict) or raw.pop("checksum", None) != fingerprint(raw):
+            return None
+        receipt = _RECEIPT.validate_json(orjson.dumps(raw))
+    except (ValueError, RecursionError):  # pydantic's is one of the former
         return None
     file = PurePosixPath(receipt.file)
     own = file.stem == receipt.key and not file.is_absolute() and ".." not in file.parts

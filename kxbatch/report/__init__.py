@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from kxbatch.data.storage import File, Folder
+if TYPE_CHECKING:
+    from kxbatch.data.storage import File, Folder
 
 PAGE = "report.html"
 RowId = str | int

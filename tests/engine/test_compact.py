@@ -70,7 +70,7 @@ def test_rows_order_types_and_layout_stay(tmp_path: Path) -> None:
     assert table.schema.field("v").equals(rows.schema.field("v"))
     assert (tmp_path / "d" / part_name(1)).stat().st_ino == large, "a part that is large enough is not rewritten"
     assert (tmp_path / "d/README.txt").read_text() == "about these rows"
-    assert read_footer(tmp_path / "d" / part_name(0))[2] == {"job": "j", "inputs": "in-0; in-1"}
+    assert read_footer(Folder(str(tmp_path / "d")).file(part_name(0)))[2] == {"job": "j", "inputs": "in-0; in-1"}
 
 
 def test_nothing_to_do_changes_nothing(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support import tree_digests
+from support import sealed, tree_digests
 
 from kxbatch.data.storage import File, Folder
 from kxbatch.engine.defects import Defect, read_defects
@@ -160,7 +160,7 @@ def test_a_part_with_other_columns(finished: Finished) -> None:
     pq.write_table(table.append_column("extra", pa.array([1] * table.num_rows)), part)
     receipt = finished.output / "whiten/_kxbatch/receipts/map/part-00002.json"
     facts = json.loads(receipt.read_text())
-    receipt.write_text(json.dumps(facts | {"bytes": part.stat().st_size, "digest": file_digest(File(str(part)))}))
+    receipt.write_text(sealed(facts | {"bytes": part.stat().st_size, "digest": file_digest(File(str(part)))}))
     [defect] = verify("out/audit").defects
     assert (defect.key, "extra: int64" in defect.problem) == ("part-00002", True)
 
@@ -168,7 +168,7 @@ def test_a_part_with_other_columns(finished: Finished) -> None:
 def test_rows_other_than_the_receipt_says(finished: Finished) -> None:
     receipt = finished.output / "whiten/_kxbatch/receipts/map/part-00002.json"
     facts = json.loads(receipt.read_text())
-    receipt.write_text(json.dumps(facts | {"rows_in": facts["rows_in"] + 2, "rows_out": facts["rows_out"] + 2}))
+    receipt.write_text(sealed(facts | {"rows_in": facts["rows_in"] + 2, "rows_out": facts["rows_out"] + 2}))
     [defect] = verify("out/audit").defects
     assert "rows instead of" in defect.problem
 

@@ -244,7 +244,7 @@ def harm(do: damage.Harm, *, verified: bool = False) -> Trial:
 
 
 def receipt_byte(lab: Laboratory, draw: random.Random, kind: str, name: str) -> Outcome | None:
-    """A byte of a receipt: what it says about the file is found; what only tells who did it when may stay as it is."""
+    """A byte of a receipt: found, unless it means the same as before."""
     lab.clear(finished=True)
     harmed = damage.flip(damage.RECEIPT)(lab.output, draw)
     ended = command(VERIFY, lab.output)

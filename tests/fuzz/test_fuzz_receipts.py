@@ -13,6 +13,7 @@ from fuzz.profile import fuzzed
 from fuzz.targets import RECEIPT, receipt
 from hypothesis import given
 from hypothesis import strategies as st
+from support import sealed
 
 RECEIPTS = ("embed/_kxbatch/receipts/map/part-00000.json", "hubness/_kxbatch/receipts/lists/block-00000.json")
 LEASE = "_kxbatch/lease.json"
@@ -24,7 +25,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
 
 
 def test_a_good_receipt_round_trips() -> None:
-    assert receipt(json.dumps(RECEIPT).encode()) is not None
+    assert receipt(sealed(RECEIPT).encode()) is not None
 
 
 @pytest.mark.parametrize("key", sorted(RECEIPT))
@@ -36,12 +37,12 @@ def test_values_of_other_types_make_no_receipt(key: str) -> None:
             isinstance(value, str | type(good)) if isinstance(good, str) else numeric and isinstance(value, int | float)
         )
         if not fits and not (value == {} == type(good)()):  # no counters are counters, too
-            assert receipt(json.dumps(RECEIPT | {key: value}).encode()) is None, (key, value)
+            assert receipt(sealed(RECEIPT | {key: value}).encode()) is None, (key, value)
 
 
 @pytest.mark.parametrize("file", ["../../x", "/etc/passwd", "..", "", "a/../../b"])
 def test_a_file_outside_makes_no_receipt(file: str) -> None:
-    assert receipt(json.dumps(RECEIPT | {"file": file}).encode()) is None
+    assert receipt(sealed(RECEIPT | {"file": file}).encode()) is None
 
 
 @pytest.mark.parametrize("name", RECEIPTS)
