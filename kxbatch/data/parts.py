@@ -9,17 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyarrow.dataset import dataset
 
 from kxbatch.data.filesystems import resolve, storage_error
 from kxbatch.data.storage import File, Folder, Published
 from kxbatch.data.vectors import is_vector
 from kxbatch.errors import DataError, RetryableError
+
+if TYPE_CHECKING:
+    import polars as pl
 
 ROW_GROUP = 16_384
 PREFIX = "kxbatch."
@@ -113,6 +114,9 @@ def read_footer(file: File) -> tuple[pa.Schema, int, dict[str, str]]:
 
 def scan_part(file: File) -> pl.LazyFrame:
     """A part as a lazy frame: columns and rows that nobody asks for are not read."""
+    import polars as pl
+    from pyarrow.dataset import dataset
+
     if not file.remote:
         return pl.scan_parquet(file.path)
     filesystem, path = resolve(file.path, None)
