@@ -28,7 +28,9 @@ from kxbatch.errors import ConfigError, FatalError
 from kxbatch.spec.model import Resources
 
 _POLL = 0.5
-_MOST_EXCUSED = 10  # a unit under which ten nodes died is no bystander
+_MOST_EXCUSED = (
+    10  # a unit under which ten nodes died is no bystander; nor are ten workers in a row that found no place
+)
 
 
 class _Actor:
@@ -210,7 +212,8 @@ class RayExecutor:
             return True
         if outcome.error in ("WorkerDied", "OutOfMemory"):
             work.failed_starts += 1
-            if work.failed_starts < work.resources.attempts:
+            most = work.resources.attempts if slot.node else _MOST_EXCUSED  # without a place it ran nothing of the job
+            if work.failed_starts < most:
                 return True
         if not slot.node and outcome.error == "Timeout":
             limit = f"{work.resources.startup_timeout:g} s (resources.startup_timeout)"
