@@ -95,6 +95,8 @@ def s3_server(bucket: str) -> tuple[str, str]:
         RetryableError: its region could not be looked up.
     """
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+    if endpoint and "://" not in endpoint:
+        endpoint = f"https://{endpoint}"
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or ""
     if not region and not endpoint:
         region = _bucket_region(bucket)

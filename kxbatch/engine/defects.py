@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 from pydantic import TypeAdapter
@@ -47,7 +47,7 @@ def save_defects(output: Folder, defects: Sequence[Defect]) -> None:
     if defects:
         output.publish_json(NAME, [asdict(defect) for defect in defects])
     else:
-        clear_defects(output)
+        output.remove(NAME)
 
 
 def recorded_defects(output: Folder) -> list[Defect]:
@@ -66,6 +66,9 @@ def read_defects(output: Folder) -> dict[str, frozenset[str]]:
     return {d.stage: frozenset(e.key for e in found if e.stage == d.stage) for d in found}
 
 
-def clear_defects(output: Folder) -> None:
-    """Everything on record was done again."""
-    output.remove(NAME)
+def keep_defects(output: Folder, still: Callable[[Defect], bool]) -> None:
+    """Keep what is still to be mended."""
+    found = recorded_defects(output)
+    kept = [defect for defect in found if still(defect)]
+    if len(kept) < len(found):
+        save_defects(output, kept)

@@ -108,15 +108,28 @@ class Lease:
         self._stop.set()
         self._thread.join()
         with contextlib.suppress(KxbatchError):
-            self._write(self._version, held=False)
+            self._renew(held=False)
 
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT):
             with contextlib.suppress(KxbatchError):  # the next beat tries again; a lapsed lease is fenced off
-                version = self._write(self._version, held=True)
-                if version is None:
+                if not self._renew(held=True):
                     return
-                self._version = version
+
+    def _renew(self, *, held: bool) -> bool:
+        """Write the lease again; False: it is another's. A write of ours whose answer got lost has changed its version."""
+        version = self._write(self._version, held=held)
+        if version is None:
+            try:
+                data, seen = self._output.read_version(NAME)
+            except FileNotFoundError:
+                return False
+            current = parse_lease(self._output, data)
+            if (current["run"], current["token"]) != (self._run, self.token):
+                return False
+            version = self._write(seen, held=held)
+        self._version = version
+        return version is not None
 
     def _write(self, version: str | None, *, held: bool) -> str | None:
         mine = {"run": self._run, "token": self.token, "held": held}

@@ -45,10 +45,10 @@ class Progress:
 
     def __enter__(self) -> Progress:
         self._log = self._output.appending("log.jsonl")
-        if self._bars:
-            self._bars.start()
         self.log("info", "run started")
         self._publish()
+        if self._bars:
+            self._bars.start()
         self._clock.start()
         return self
 

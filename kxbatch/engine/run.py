@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 from kxbatch.data.receipts import Receipt
 from kxbatch.engine.assign import assign
-from kxbatch.engine.defects import clear_defects, read_defects
+from kxbatch.engine.defects import Defect, keep_defects, read_defects
 from kxbatch.engine.executors.base import Executor
 from kxbatch.engine.job import Job, Node
 from kxbatch.engine.lease import Lease, check_token
@@ -114,10 +114,12 @@ def run_job(
         }
         budget = job.spec.job.quarantine
         scheduler = Scheduler(executor, progress, budget, lambda: signals.received, wanted, sweep=limit is None)
+        scheduler.shards = frozenset(shard.key for shard in corpus_shards(job, corpus, None))
         driver = _Driver(job, nodes, corpus, scheduler, run, lease.token, limit)
         result = driver.drive()
         if result.exit_code in (0, 3):
-            clear_defects(job.output)
+            everything = result.exit_code == 0 and limit is None
+            keep_defects(job.output, lambda defect: not driver.mended(defect, everything=everything))
         result.seconds = time.monotonic() - started
         publish_record(job, result, corpus, nodes, run)
         progress.end(result.status, result.exit_code)
@@ -160,6 +162,8 @@ class _Driver:
         self._failures = [
             Failure("input", url, "Unreadable", message, "park", 3) for url, message in corpus.broken.items()
         ]
+        self._fresh: dict[str, set[str]] = {}
+        self._failed: dict[str, set[str]] = {}
         self._records: list[StageRecord] = []
         self._warnings = list(corpus.notes)
 
@@ -187,40 +191,49 @@ class _Driver:
             result.status = "unchanged"
         return result
 
+    def mended(self, defect: Defect, *, everything: bool) -> bool:
+        """Whether what verify found is done again; `everything`: all stages of this job were gone through, and nothing failed."""
+        if everything:
+            return defect.stage in self._chains
+        fresh, failed = self._fresh.get(defect.stage, set()), self._failed.get(defect.stage, set())
+        return defect.key in fresh - failed
+
     def _stage(self, node: Node) -> None:
         clock = time.monotonic()
         shards, assignment = self._shards[node.upstream], self._assign(node)
         complete = self._complete[node.upstream]
         pin, failed = Pin(""), 0
         if "fold" in node.stage.phases:
-            folded = self._units(node, assignment, "fold", fold_units(node, shards))
+            folded = self._units(node, assignment, "fold", fold_units(node, shards), whole=complete)
             complete, failed = complete and not folded.failed, len(folded.failed)
             shards = [shard for shard in shards if shard.key in folded.receipts]
             if shards:
                 pin = fit_and_pin(node, self._chains[node.upstream], folded.receipts, complete=complete, run=self._run)
         patches = None
         if "pairs" in node.stage.phases and shards:
-            patches = self._pairs(node, assignment, shards, pin)
+            patches = self._pairs(node, assignment, shards, pin, whole=complete)
             complete = complete and patches is not None
         done = Completed()
         if patches is not None or "pairs" not in node.stage.phases:
             units = map_units(node, shards, artifact=pin.digest, patches=patches)
-            done = self._units(node, assignment, "map", units)
+            done = self._units(node, assignment, "map", units, whole=complete)
             if done.fresh and not done.failed:
                 node.folder.publish_json(CONFIGURATION, node.stage.semantic("map") | node.identity)
         self._shards[node.name] = part_shards(node.name, done.receipts)
         self._complete[node.name] = complete and not done.failed
         self._record(node, done, failed, time.monotonic() - clock, pin)
 
-    def _pairs(self, node: Node, assignment: Assignment, shards: list[InputShard], pin: Pin) -> dict[int, Any] | None:
+    def _pairs(
+        self, node: Node, assignment: Assignment, shards: list[InputShard], pin: Pin, *, whole: bool
+    ) -> dict[int, Any] | None:
         """Patches for the map units; None when a pair is missing, for then no list is right."""
         laid = current_blocks(node, shards)
         save_blocks(node, shards, laid)
         blocks = in_blocks(shards, laid)
-        pairs = self._units(node, assignment, "pairs", pair_units(node, blocks, pin.digest))
+        pairs = self._units(node, assignment, "pairs", pair_units(node, blocks, pin.digest), whole=whole)
         if pairs.failed:
             return None
-        lists = self._units(node, assignment, "lists", list_units(node, blocks, pairs.receipts))
+        lists = self._units(node, assignment, "lists", list_units(node, blocks, pairs.receipts), whole=whole)
         if lists.failed:
             return None
         records = read_patches(node, conclusion_key(node, blocks, lists.receipts))
@@ -229,9 +242,11 @@ class _Driver:
             records = conclude(node, blocks, lists.receipts, Worker(assignment), context)
         return patch_tasks(blocks, records)
 
-    def _units(self, node: Node, assignment: Assignment, phase: str, units: Any) -> Completed:
-        completed = self._scheduler.complete(node, assignment, phase, units)
+    def _units(self, node: Node, assignment: Assignment, phase: str, units: Any, *, whole: bool) -> Completed:
+        completed = self._scheduler.complete(node, assignment, phase, units, whole=whole)
         self._failures.extend(completed.failed)
+        self._fresh.setdefault(node.name, set()).update(completed.fresh)
+        self._failed.setdefault(node.name, set()).update(failure.key for failure in completed.failed)
         return completed
 
     def _assign(self, node: Node) -> Assignment:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 
 from kxbatch.data.quarantine import quarantine_name
 from kxbatch.data.receipts import Receipt, read_receipts, receipt_name
@@ -69,6 +69,7 @@ class Scheduler:
         signal: number of the signal that came in, 0 for none.
         redo: stage -> keys to do again.
         sweep: whether units that should no longer exist are removed (not with a row limit).
+        shards: keys of all shards of the corpus, those too that cannot be done now.
     """
 
     executor: Callable[[], Executor]
@@ -77,9 +78,19 @@ class Scheduler:
     signal: Callable[[], int]
     redo: Mapping[str, frozenset[str]]
     sweep: bool
+    shards: frozenset[str] = frozenset()
 
-    def complete(self, node: Node, assignment: Assignment, phase: str, units: Sequence[Unit]) -> Completed:
+    def complete(
+        self, node: Node, assignment: Assignment, phase: str, units: Sequence[Unit], *, whole: bool = True
+    ) -> Completed:
         """Do the units that are not done.
+
+        Args:
+            node: the stage.
+            assignment: for its workers.
+            phase: which phase.
+            units: of the phase.
+            whole: whether these are all units there should be; false where something above failed.
 
         Raises:
             Interrupted: a signal came in.
@@ -89,7 +100,7 @@ class Scheduler:
         receipts = read_receipts(node.folder, phase)
         redo = self.redo.get(node.name, frozenset())
         judged = judge(units, receipts, node.folder, redo)
-        missing = [j.unit for j in judged if j.state != "done"]
+        missing = [replace(j.unit, replaces=j.unit.key in receipts) for j in judged if j.state != "done"]
         result = Completed()
         for j in judged:
             if j.state == "done":
@@ -99,8 +110,9 @@ class Scheduler:
             self._run(node, assignment, phase, units, missing, result)
         if result.failed:  # a unit may fail after its receipt came to be seen
             receipts = read_receipts(node.folder, phase)
-        if self.sweep:
-            self._sweep(node, phase, receipts, units, result.receipts)
+        if self.sweep and (whole or phase in ("fold", "map")):
+            wanted = {unit.key for unit in units} | (frozenset() if whole else self.shards)
+            self._sweep(node, phase, receipts, wanted, result.receipts)
         if phase == "map":
             self._check_budget(node, result, len(units), final=True)
         return result
@@ -158,18 +170,18 @@ class Scheduler:
         node: Node,
         phase: str,
         receipts: Mapping[str, Receipt],
-        units: Sequence[Unit],
+        wanted: Set[str],
         valid: Mapping[str, Receipt],
     ) -> None:
         """Units of shards that are gone, and parts that no receipt vouches for: readers of the folder would take them for data.
 
         The receipt goes first, so that nothing points to a missing file.
         """
-        wanted = {unit.key for unit in units}
         for key, receipt in receipts.items():
             if key not in wanted:
                 node.folder.remove(receipt_name(receipt.phase, key))
-                node.folder.remove(quarantine_name(key))
+                if phase == "map":
+                    node.folder.remove(quarantine_name(key))
                 node.folder.remove(receipt.file)
         if phase == "map":
             vouched = {part_file(key) for key in [*valid, *receipts]}

@@ -26,6 +26,7 @@ class Unit:
         task: what a worker needs to know to do it, as JSON values.
         rows: rows it reads, for plans and progress.
         bytes: bytes it reads, for plans.
+        replaces: whether a receipt of an earlier run is there, which must go before the file changes.
     """
 
     phase: str
@@ -35,6 +36,7 @@ class Unit:
     task: Mapping[str, Any] = field(default_factory=dict)
     rows: int = 0
     bytes: int = 0
+    replaces: bool = False
 
     @cached_property
     def fingerprint(self) -> str:

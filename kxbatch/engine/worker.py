@@ -26,7 +26,7 @@ import pyarrow as pa
 from kxbatch.data.arrays import Arrays, publish_arrays, read_arrays
 from kxbatch.data.parts import publish_part, read_part
 from kxbatch.data.quarantine import Rejected, publish_quarantine
-from kxbatch.data.receipts import Receipt, receipt_name, write_receipt
+from kxbatch.data.receipts import Receipt, read_receipt, receipt_name, write_receipt
 from kxbatch.data.storage import Folder, Published
 from kxbatch.engine.corpus import read_source
 from kxbatch.engine.job import make_importable
@@ -138,14 +138,24 @@ class Worker:
             self._output.fence()
         except Exception as error:
             if isinstance(error, LeaseLost) and result is not None:
-                self._disown(unit)
+                self._disown(unit, result.published)
             return failure_of(error, unit, self.label, attempt)
         return receipt
 
-    def _disown(self, unit: Unit) -> None:
-        """The lease was lost while a unit was published: nobody knows whose file lies there now, so no receipt vouches for it."""
+    def _retract(self, unit: Unit) -> None:
+        """No receipt vouches for a file while it changes: if this run dies, a later one must not believe an older receipt."""
+        if unit.replaces:
+            self._folder.remove(receipt_name(unit.phase, unit.key))
+
+    def _disown(self, unit: Unit, published: Published) -> None:
+        """The lease was lost while a unit was published: nobody knows whose file lies there now.
+
+        Unless both are the same, no receipt may vouch for it.
+        """
         with suppress(KxbatchError, OSError):
-            Folder(self._folder.path).remove(receipt_name(unit.phase, unit.key))
+            receipt = read_receipt(self._folder, unit.phase, unit.key)
+            if receipt is not None and receipt.digest != published.digest:
+                Folder(self._folder.path).remove(receipt_name(unit.phase, unit.key))
 
     def _work(self, unit: Unit, context: Context) -> _Result:
         if unit.phase == "map":
@@ -174,6 +184,7 @@ class Worker:
         mapped = self._stage.map(table, context)
         checked_rows(self._a.stage, table.num_rows, mapped)
         out = self._assemble(table, mapped.columns, [r.row for r in mapped.rejected])
+        self._retract(unit)
         published = publish_part(self._folder, unit.file, out, self._a.footer | dict(unit.task["footer"]))
         rejected = [*unread, *mapped.rejected]
         return _Result(published, table.num_rows + len(unread), out.num_rows, rejected)
@@ -192,6 +203,7 @@ class Worker:
         assert isinstance(self._stage, FoldStage)
         table, _ = self._read(unit.task["shard"], self._stage.columns)
         state = self._stage.fold(table, context)
+        self._retract(unit)
         return _Result(publish_arrays(self._folder, unit.file, state), table.num_rows, table.num_rows)
 
     def _pair(self, unit: Unit, context: Context) -> _Result:
@@ -201,6 +213,7 @@ class Worker:
         forward, backward = self._stage.pair(a, b, context)
         arrays = {f"forward.{k}": v for k, v in forward.items()} | {f"backward.{k}": v for k, v in backward.items()}
         rows = a.num_rows + (b.num_rows if b is not None else 0)
+        self._retract(unit)
         return _Result(publish_arrays(self._folder, unit.file, arrays), rows, rows)
 
     def _gather(self, unit: Unit, context: Context) -> _Result:
@@ -212,6 +225,7 @@ class Worker:
                 yield first, self._read(shard, self._stage.columns)[0]
 
         arrays = self._stage.gather(row_numbers(unit.task["segments"]), sides, corpus, context)
+        self._retract(unit)
         return _Result(publish_arrays(self._folder, unit.file, arrays), unit.rows, unit.rows)
 
     def _side(self, file: str, side: str) -> Arrays:

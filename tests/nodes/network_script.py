@@ -16,12 +16,15 @@ import sys
 from pathlib import Path
 
 SHARED, COUNT = sys.argv[1], int(sys.argv[2])
+CODE = str(Path(__file__).parents[2])  # with the environment; it may lie below /tmp
 MACHINE = """
 hostname "node$1"
 mount -t tmpfs none /mnt
-mkdir /mnt/shared /mnt/own
+mkdir /mnt/shared /mnt/own /mnt/code
 mount --bind "$2" /mnt/shared
+mount --bind "$3" /mnt/code
 mount -t tmpfs none /tmp
+test -d "$3" || { mkdir -p "$3"; mount --bind /mnt/code "$3"; }
 mount -t tmpfs none /dev/shm
 ip link set lo up
 echo ready
@@ -43,7 +46,7 @@ def enter(pid: str) -> list[str]:
 def hold(number: int) -> subprocess.Popen[str]:
     """Start a machine: whoever ends this process ends all that runs on it."""
     command = ["unshare", "-nmpu", "--fork", "--kill-child", "--mount-proc", "sh", "-ec", MACHINE, "sh"]
-    holder = subprocess.Popen([*command, str(number), SHARED], stdout=subprocess.PIPE, text=True)
+    holder = subprocess.Popen([*command, str(number), SHARED, CODE], stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None
     if holder.stdout.readline() != "ready\n":
         raise SystemExit(f"machine {number} did not start")

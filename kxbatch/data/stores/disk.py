@@ -53,8 +53,9 @@ class Disk:
     def size(self, path: str) -> int | None:
         """Bytes of a file, None where there is none."""
         try:
-            return Path(path).stat().st_size
-        except FileNotFoundError:
+            with reading(path):
+                return Path(path).stat().st_size
+        except (FileNotFoundError, NotADirectoryError):
             return None
 
     def is_folder(self, path: str) -> bool:
@@ -94,7 +95,8 @@ class Disk:
             lock.parent.mkdir(parents=True, exist_ok=True)
             file = lock.open("a")
         with file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            with disk_errors(path):
+                fcntl.flock(file, fcntl.LOCK_EX)
             current: str | None = None
             with contextlib.suppress(FileNotFoundError):
                 _, current = self.read(path)
@@ -104,7 +106,8 @@ class Disk:
 
     def remove(self, path: str) -> None:
         """Remove a file; none there is fine."""
-        Path(path).unlink(missing_ok=True)
+        with disk_errors(path):
+            Path(path).unlink(missing_ok=True)
 
     def appending(self, path: str, fence: Fence) -> _File:
         """The file itself, opened at its end."""

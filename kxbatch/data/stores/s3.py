@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, TypeVar
 
 import pyarrow.fs as pafs
@@ -25,6 +25,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_r
 
 from kxbatch.data.filesystems import CONNECT_TIMEOUT_S, REQUEST_TIMEOUT_S, reading, resolve, s3_server
 from kxbatch.data.stores.base import Fence, Hashing, Listing, Published
+from kxbatch.data.stores.disk import disk_errors
 from kxbatch.errors import ConfigError, KxbatchError, RetryableError
 
 PATIENCE = float(os.environ.get("KXBATCH_S3_PATIENCE", "120"))
@@ -40,14 +41,10 @@ _REFUSALS = {
     "ExpiredToken": "the session token has expired",
     "AllAccessDisabled": "access to the bucket is disabled",
 }
-_ABSENT = ("NoSuchKey", "404", "NotFound")
+_ABSENT = ("NoSuchKey", "NoSuchUpload", "404", "NotFound")
 _CHANGED = ("PreconditionFailed", "412")
-_PASSING = (
-    "RequestTimeout",
-    "IncompleteBody",
-    "BadDigest",
-    "ConditionalRequestConflict",
-)  # of the way, with status 400 or 409
+# Of the way, not of the request, although their status is 400 or 409.
+_PASSING = ("RequestTimeout", "IncompleteBody", "BadDigest", "XAmzContentSHA256Mismatch", "ConditionalRequestConflict")
 T = TypeVar("T")
 
 
@@ -118,7 +115,8 @@ class S3:
         """Everything is written beforehand, here; then it is sent in one upload."""
         with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY) as spool:
             hashing = Hashing(spool)
-            write(hashing)
+            with disk_errors(tempfile.gettempdir()):
+                write(hashing)
 
             def send() -> None:
                 fence()
@@ -169,8 +167,7 @@ class S3:
     def sweep(self, path: str) -> None:
         """Give up unfinished uploads."""
         for place, upload in self._unfinished(path):
-            with _told(path), contextlib.suppress(FileNotFoundError):
-                _client(path).abort_multipart_upload(**place, UploadId=upload)
+            _patiently(partial(_give_up, path, place, upload))
 
     def _unfinished(self, path: str) -> list[tuple[dict[str, str], str]]:
         place = _place(path)
@@ -183,6 +180,11 @@ class S3:
             return [({"Bucket": place["Bucket"], "Key": upload["Key"]}, upload["UploadId"]) for upload in uploads]
 
         return _patiently(look)
+
+
+def _give_up(path: str, place: dict[str, str], upload: str) -> None:
+    with contextlib.suppress(FileNotFoundError), _told(path):
+        _client(path).abort_multipart_upload(**place, UploadId=upload)
 
 
 class _Changed(Exception):
@@ -279,18 +281,28 @@ def _told(path: str) -> Iterator[None]:
         RetryableError: everything that may pass.
     """
     from boto3.exceptions import S3UploadFailedError
-    from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, NoCredentialsError
+    from botocore import exceptions as its
+
+    settings = (
+        its.ProfileNotFound,
+        its.PartialCredentialsError,
+        its.ParamValidationError,
+        its.ConfigParseError,
+        ValueError,
+    )
 
     try:
         yield
-    except ClientError as error:
+    except its.ClientError as error:
         raise _sorted(path, error) from error
-    except NoCredentialsError as error:
+    except settings as error:
+        raise ConfigError(f"{path}: {error}; see the settings and credentials of AWS in the environment") from error
+    except its.NoCredentialsError as error:
         words = (
             "no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or give the machine a role"
         )
         raise ConfigError(f"{path}: {words}") from error
-    except (S3UploadFailedError, HTTPClientError, BotoCoreError, OSError) as error:
+    except (S3UploadFailedError, its.BotoCoreError, OSError) as error:
         if isinstance(error, FileNotFoundError):
             raise
         raise RetryableError(f"{path}: {error}") from error

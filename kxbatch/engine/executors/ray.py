@@ -134,7 +134,11 @@ class RayExecutor:
                 return
             done = self._wait()
             for slot in list(self._slots):
-                if slot.ref is not None and (slot.ref in done or time.monotonic() > slot.deadline):
+                if (
+                    slot in self._slots
+                    and slot.ref is not None
+                    and (slot.ref in done or time.monotonic() > slot.deadline)
+                ):
                     unit, attempt = (slot.job.unit, slot.job.attempt) if slot.job else (None, 1)
                     outcome = outcome_of(slot.ref, slot.ref in done, work.resources, unit, attempt)
                     if not self._settle(slot, outcome, cluster, work):
@@ -210,7 +214,9 @@ class RayExecutor:
             return True  # somebody else has taken the room; those who found a place go on
         if not outcome.worker and slot.node and cluster.lost(slot.node):
             return True
-        if outcome.error in ("WorkerDied", "OutOfMemory"):
+        if outcome.policy == "retry" and outcome.error != "Timeout":
+            if slot in self._slots:
+                self._dismiss(slot)
             work.failed_starts += 1
             most = work.resources.attempts if slot.node else _MOST_EXCUSED  # without a place it ran nothing of the job
             if work.failed_starts < most:

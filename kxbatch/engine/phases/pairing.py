@@ -226,6 +226,7 @@ def conclude(
         names=lambda rows: worker.names(references, rows),
     )
     artifact, patches = stage.conclude(corpus, context)
+    node.folder.remove(PATCHES)  # no record vouches for files that are about to change
     digests = publish_artifact(node.folder.child(ARTIFACT), artifact)
     records = {str(patch.shard): _publish_patch(node, patch, np.array(firsts, np.int64)) for patch in patches}
     card = {"kind": node.config.kind, "version": node.stage.version, "configuration": node.config.semantic()}
