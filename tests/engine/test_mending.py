@@ -20,7 +20,6 @@ from kxbatch.engine.lease import NAME, Lease, read_lease
 from kxbatch.engine.verify import verify
 from kxbatch.errors import RetryableError
 
-
 pytest_plugins = ["finished"]
 
 
