@@ -1,0 +1,1 @@
+"""Training: one loop, whoever launches it and however many processes share the model."""
