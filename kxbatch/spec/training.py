@@ -75,7 +75,7 @@ class TrainingConfig(Config):
     )
     precision: Literal["auto", "fp32", "autocast", "bf16"] = Field(
         "auto",
-        description="autocast: bf16 arithmetic on fp32 weights; bf16: bf16 weights too (DeepSpeed); auto: autocast where the device has bf16",
+        description="autocast: bf16 arithmetic on fp32 weights; bf16: bf16 weights, too (DeepSpeed); auto: autocast if the device can",
     )
     early_stop: int | None = Field(None, ge=1, description="end after so many validations without a better one")
     on_divergence: Literal["fail", "record"] = Field(

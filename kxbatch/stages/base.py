@@ -1,10 +1,11 @@
 """What a stage is: Arrow tables and a context in, columns, states or lists out.
 
-A stage knows no paths, no shards, no retries. It has up to three phases, run in this order:
+A stage knows no paths, no shards, no retries. It has some of these phases, run in this order:
 
 - `fold`: `fold(table) -> state`, `merge(a, b)`, then `fit(...) -> Artifact`;
+- `survey`, `train`: `survey(table) -> Survey` of every shard, then the trainer works on what `task` gives, which ends in an `Artifact`;
 - `pairs`: `pair(block, block) -> lists`, `gather` per block, then `conclude` over all of them;
-- `map`: `map(table) -> Mapped`, row for row, order kept.
+- `map`: `map(table) -> Mapped`, row for row, order kept. A stage without it leaves an artifact and no rows.
 
 To add a stage: one file here with a `StageConfig`, a `Stage` and `STAGE = ...`; the registry finds it.
 """
@@ -15,7 +16,8 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,10 +27,15 @@ from kxbatch.data.arrays import Arrays
 from kxbatch.data.quarantine import Rejected
 from kxbatch.errors import DataError
 from kxbatch.spec.model import StageConfig
+from kxbatch.spec.training import TrainingConfig
+
+if TYPE_CHECKING:
+    from kxbatch.stages.task import Task
 
 ConfigT = TypeVar("ConfigT", bound=StageConfig)
 ColumnKind = Literal["text", "vector", "other"]
-Phase = Literal["fold", "pairs", "map"]
+Phase = Literal["fold", "survey", "train", "pairs", "map"]
+TRAINED = "stage:"  # a model or tokenizer of that name is what an earlier stage of the job leaves
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,7 @@ class Context:
         gpus: GPUs it may use.
         counters: what it wants counted in receipts and reports.
         artifact: reads the stage's fitted arrays by file name; None before they are fitted.
+        trained: a folder on this machine with the artifact of an earlier stage, by the stage's name.
         patch: what `conclude` left for the shard at hand.
         ids: ids of rows by global row number, null for -1; for stages that have a pairs phase.
     """
@@ -58,6 +66,7 @@ class Context:
     gpus: float
     counters: Counter[str] = field(default_factory=Counter)
     artifact: Callable[[str], Arrays] | None = None
+    trained: Callable[[str], Path] | None = None
     patch: Arrays = field(default_factory=dict)
     ids: Callable[[npt.NDArray[np.int64]], pa.Array] | None = None
 
@@ -85,7 +94,7 @@ class Artifact:
 
 
 class Stage(ABC, Generic[ConfigT]):
-    """Base of all stages; a subclass sets the class variables and has `map`."""
+    """Base of all stages; a subclass sets the class variables and has the methods of its phases."""
 
     config_type: ClassVar[type[StageConfig]]
     version: ClassVar[int] = 1
@@ -123,6 +132,11 @@ class Stage(ABC, Generic[ConfigT]):
         """All input columns it works on."""
         return (self.column, *self.also_reads(self.config))
 
+    @classmethod
+    def takes(cls, config: ConfigT) -> tuple[str, ...]:
+        """Names of earlier stages whose artifacts it works with, beside the one it reads."""
+        return ()
+
     def identity(self) -> dict[str, str]:
         """What decides the result besides the configuration: a model's digest. Asked while planning: nothing heavy."""
         return {}
@@ -134,9 +148,9 @@ class Stage(ABC, Generic[ConfigT]):
     def open(self, context: Context) -> None:
         """Load what `map` needs; called once per worker."""
 
-    @abstractmethod
     def map(self, table: pa.Table, context: Context) -> Mapped:
         """Compute the added columns."""
+        raise NotImplementedError(f"{self.config.kind} has no map phase")
 
 
 class FoldStage(Stage[ConfigT]):
@@ -157,6 +171,69 @@ class FoldStage(Stage[ConfigT]):
     @abstractmethod
     def fit(self, pinned: Arrays, current: Arrays) -> Artifact:
         """The artifact from the pinned state; `current` (all rows of now) is for the drift report."""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What the trainer knows of a shard before it reads it again.
+
+    Attributes:
+        sizes: int32, one for each usable row, in order: how much work it is, in any unit; rows of like size go together.
+        rejected: rows that cannot be trained on.
+    """
+
+    sizes: npt.NDArray[np.int32]
+    rejected: list[Rejected] = field(default_factory=list)
+
+
+class TrainStage(Stage[ConfigT]):
+    """A stage that trains a model; its configuration has a field `training`."""
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """Look at every row once, then train."""
+        return ("survey", "train")
+
+    @property
+    def draws(self) -> bool:
+        """Weights, order of rows, masks."""
+        return True
+
+    @property
+    def training(self) -> TrainingConfig:
+        """How it is trained."""
+        training: TrainingConfig = self.config.training  # type: ignore[attr-defined]  # every train stage has it
+        return training
+
+    @classmethod
+    def adds(cls, config: ConfigT) -> tuple[Column, ...]:
+        """No columns: it leaves an artifact."""
+        return ()
+
+    def semantic(self, phase: Phase) -> dict[str, Any]:
+        """What only tells how a model is trained decides nothing of the survey."""
+        values = super().semantic(phase)
+        if phase == "survey":
+            return {key: value for key, value in values.items() if key in self.survey_depends_on}
+        return values | {"training": self.training.semantic()}
+
+    @property
+    @abstractmethod
+    def survey_depends_on(self) -> tuple[str, ...]:
+        """Keys of the configuration that decide the survey."""
+
+    @abstractmethod
+    def survey(self, table: pa.Table, context: Context) -> Survey:
+        """Sizes of a shard's rows."""
+
+    @abstractmethod
+    def task(self, context: Context) -> Task:
+        """What the trainer works on; built in every process that takes part."""
+
+
+def trained_stage(reference: str) -> str | None:
+    """The stage whose artifact is meant: `'stage:encoder'` gives `'encoder'`; None for anything else."""
+    return reference.removeprefix(TRAINED) if reference.startswith(TRAINED) else None
 
 
 @dataclass(frozen=True)

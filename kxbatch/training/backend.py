@@ -52,9 +52,11 @@ class Backend(Protocol):
         """All processes get here before one goes on."""
 
     def share(self) -> Iterator[tuple[str, Tensor]]:
-        """This process's share of the state, whole tensors on the CPU, one at a time: `weights/NAME`, `average/NAME` (EMA),
-        `optimizer/KEY/NAME`, `buffers/NAME`. Every tensor is in exactly one process's share. All processes must go
-        through it to the end, for they give each other what they hold."""
+        """This process's share of the state, whole tensors on the CPU, one at a time.
+
+        Names are `weights/NAME`, `average/NAME` (EMA), `optimizer/KEY/NAME` and `buffers/NAME`. Every tensor is in
+        exactly one process's share. All processes must go through it to the end, for they give each other what they hold.
+        """
 
     def load(self, state: Read) -> None:
         """Take over a state that `share` gave in any number of processes.
