@@ -67,6 +67,7 @@ class TrainingConfig(Config):
         65_536, ge=1, description="rows of a window within which rows are shuffled and sorted by length"
     )
     validation_share: float = Field(0.0, ge=0, lt=1, description="share of the rows, chosen by id, that is held out")
+    validation_rows: int = Field(10_000, ge=1, description="most held-out rows that a validation reads")
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     clip: float | None = Field(1.0, gt=0, description="largest norm of the gradient; absent: no clipping")
@@ -75,7 +76,7 @@ class TrainingConfig(Config):
     )
     precision: Literal["auto", "fp32", "autocast", "bf16"] = Field(
         "auto",
-        description="autocast: bf16 arithmetic on fp32 weights; bf16: bf16 weights, too (DeepSpeed); auto: autocast if the device can",
+        description="autocast: bf16 arithmetic on fp32 weights; bf16: weights, too (DeepSpeed); auto: autocast if the device can",
     )
     early_stop: int | None = Field(None, ge=1, description="end after so many validations without a better one")
     on_divergence: Literal["fail", "record"] = Field(

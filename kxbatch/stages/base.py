@@ -3,7 +3,7 @@
 A stage knows no paths, no shards, no retries. It has some of these phases, run in this order:
 
 - `fold`: `fold(table) -> state`, `merge(a, b)`, then `fit(...) -> Artifact`;
-- `survey`, `train`: `survey(table) -> Survey` of every shard, then the trainer works on what `task` gives, which ends in an `Artifact`;
+- `survey`, `train`: `survey(table) -> Survey` of every shard, then the trainer works on `task(...)`, which ends in an `Artifact`;
 - `pairs`: `pair(block, block) -> lists`, `gather` per block, then `conclude` over all of them;
 - `map`: `map(table) -> Mapped`, row for row, order kept. A stage without it leaves an artifact and no rows.
 
