@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 
 from pydantic import TypeAdapter
 
+from kxbatch.data.documents import Document, read_document
 from kxbatch.data.receipts import BOOKKEEPING
 from kxbatch.data.storage import Folder
-from kxbatch.engine.documents import Document, read_document
 
 NAME = f"{BOOKKEEPING}/defects.json"
 

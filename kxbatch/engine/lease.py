@@ -26,9 +26,9 @@ import orjson
 import psutil
 from pydantic import AfterValidator, Field, TypeAdapter
 
+from kxbatch.data.documents import Document, check_document
 from kxbatch.data.receipts import BOOKKEEPING, Count
 from kxbatch.data.storage import Folder
-from kxbatch.engine.documents import Document, check_document
 from kxbatch.errors import FatalError, KxbatchError, LeaseHeld
 
 NAME = f"{BOOKKEEPING}/lease.json"

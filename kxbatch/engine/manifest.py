@@ -18,11 +18,11 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import Field, TypeAdapter
 
+from kxbatch.data.documents import Document, publish_sealed, read_sealed
 from kxbatch.data.receipts import BOOKKEEPING, Count
 from kxbatch.data.sources import Compression, Cut, Format, SourceFile
 from kxbatch.data.storage import Folder
 from kxbatch.data.vectors import is_vector
-from kxbatch.engine.documents import Document, publish_sealed, read_sealed
 from kxbatch.engine.job import Job
 from kxbatch.errors import ConfigError, FatalError
 from kxbatch.stages.base import ColumnKind

@@ -9,9 +9,9 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from kxbatch.data.documents import read_document
 from kxbatch.data.receipts import Receipt, read_receipts
 from kxbatch.engine.defects import read_defects
-from kxbatch.engine.documents import read_document
 from kxbatch.engine.job import Job, Node
 from kxbatch.engine.phases.folding import fold_units, read_card, refit_reason
 from kxbatch.engine.phases.mapping import CONFIGURATION, map_units

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, TypeAdapter
 
+from kxbatch.data.documents import Document, read_document
 from kxbatch.data.receipts import Count
 from kxbatch.data.storage import Folder
-from kxbatch.engine.documents import Document, read_document
 from kxbatch.engine.job import Job, Node
 from kxbatch.engine.manifest import CorpusPlan
 from kxbatch.errors import FatalError

@@ -9,10 +9,10 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from kxbatch.data.documents import Document, read_document
 from kxbatch.data.receipts import BOOKKEEPING, Count
 from kxbatch.data.storage import Folder, output_folder
 from kxbatch.engine.defects import read_defects
-from kxbatch.engine.documents import Document, read_document
 from kxbatch.engine.lease import is_held, read_lease
 from kxbatch.engine.record import StageName, read_record
 from kxbatch.errors import ConfigError

@@ -14,7 +14,7 @@ from support import audit_job, tree_digests, write_texts
 
 import kxbatch as kx
 from kxbatch.data.storage import Folder
-from kxbatch.engine.documents import publish_sealed
+from kxbatch.data.documents import publish_sealed
 from kxbatch.errors import ConfigError, KxbatchError
 
 pytest_plugins = ["finished"]

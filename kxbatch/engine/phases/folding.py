@@ -16,10 +16,10 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from kxbatch.data.arrays import Arrays, publish_arrays, read_arrays
+from kxbatch.data.documents import Document, FileName, check_document, publish_sealed, read_sealed
 from kxbatch.data.parts import publish_part
 from kxbatch.data.receipts import Count, Receipt
 from kxbatch.data.storage import Folder
-from kxbatch.engine.documents import Document, FileName, check_document, publish_sealed, read_sealed
 from kxbatch.engine.job import Node
 from kxbatch.engine.phases.shards import InputShard
 from kxbatch.engine.units import Unit, state_file

@@ -15,9 +15,9 @@ import numpy.typing as npt
 from pydantic import Field, TypeAdapter
 
 from kxbatch.data.arrays import publish_arrays, read_arrays
+from kxbatch.data.documents import Document, publish_sealed, read_sealed
 from kxbatch.data.receipts import BOOKKEEPING, Count, Receipt
 from kxbatch.data.storage import Folder
-from kxbatch.engine.documents import Document, publish_sealed, read_sealed
 from kxbatch.engine.job import Node
 from kxbatch.engine.phases.folding import CARD, publish_artifact, read_card
 from kxbatch.engine.phases.shards import InputShard, starts
