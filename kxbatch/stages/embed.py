@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from pydantic import Field
 
 from kxbatch.data.vectors import to_arrow
 from kxbatch.spec.model import Operational, StageConfig
 from kxbatch.stages.base import Column, Context, Mapped, Stage
-from kxbatch.stages.rows import rejections
+from kxbatch.stages.rows import rejections, usable_texts
 
 if TYPE_CHECKING:
     from kxbatch.models.encoders import Encoder
@@ -85,16 +84,7 @@ class Embed(Stage[EmbedConfig]):
 
     def map(self, table: pa.Table, context: Context) -> Mapped:
         """Encode the texts that say something."""
-        texts = table.column(self.column).cast(pa.string())
-        reasons = np.full(len(texts), "", object)
-        blank = pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(texts)), 0).fill_null(False).to_numpy()
-        reasons[blank] = "empty-text"
-        reasons[texts.is_null().to_numpy()] = "null-text"
-        words = {
-            "empty-text": f"column '{self.column}' is empty or blank",
-            "null-text": f"column '{self.column}' is null",
-        }
-        good = texts.filter(pa.array(reasons == ""))
+        good, reasons, words = usable_texts(table, self.column)
         encoded = self._encoder.encode(good.to_pylist())
         context.counters[f"shards_in_{getattr(self._encoder, 'precision', 'fp32')}"] += 1
         context.counters["truncated_texts"] += int(encoded.truncated.sum())

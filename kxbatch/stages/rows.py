@@ -1,4 +1,4 @@
-"""Rows a stage can use, and reasons for the others: what every stage over vectors needs."""
+"""Rows a stage can use, and reasons for the others: what every stage over vectors or texts needs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from kxbatch.data.quarantine import Rejected
 from kxbatch.data.vectors import lengths, to_numpy
@@ -56,6 +57,25 @@ def usable_vectors(
     }
     mask = reasons == ""
     return (vectors if good.all() else vectors[good]), mask, rejections(table, reasons, words)
+
+
+def usable_texts(table: pa.Table, column: str) -> tuple[pa.Array, npt.NDArray[Any], dict[str, str]]:
+    """The texts of a column that say something.
+
+    Args:
+        table: has the column.
+        column: a text column.
+
+    Returns:
+        string `[m]`, the good texts; object `[n]`, the reason of each row, empty for the good ones; the reasons' words.
+    """
+    texts = table.column(column).cast(pa.string())
+    reasons = np.full(len(texts), "", object)
+    blank = pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(texts)), 0).fill_null(False).to_numpy()
+    reasons[blank] = "empty-text"
+    reasons[texts.is_null().to_numpy()] = "null-text"
+    words = {"empty-text": f"column '{column}' is empty or blank", "null-text": f"column '{column}' is null"}
+    return texts.filter(pa.array(reasons == "")), reasons, words
 
 
 def rejections(table: pa.Table, reasons: npt.NDArray[Any], words: dict[str, str]) -> list[Rejected]:
