@@ -1,0 +1,371 @@
+"""The loop: steps, validations, states, and what is left in the end. The same for plain torch and for DeepSpeed."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from typing import Any, Literal
+
+import pyarrow as pa
+import torch
+from torch import Tensor, nn
+
+from kxbatch.errors import FatalError
+from kxbatch.stages.task import Batch, Task
+from kxbatch.training.backend import Backend
+from kxbatch.training.checkpoints import Checkpoints, Progress
+from kxbatch.training.feed import (
+    VALIDATION_DRAW,
+    Prefetch,
+    batches,
+    order_of,
+    steps_of,
+    validation_batches,
+)
+from kxbatch.training.history import History
+from kxbatch.training.memory import explained
+from kxbatch.training.order import Order, generator
+from kxbatch.training.schedule import rate_share
+from kxbatch.training.session import Session, Watcher
+
+Status = Literal["trained", "stopped early", "diverged", "interrupted"]
+MakeBackend = Callable[[nn.Module], Backend]
+MakeFeed = Callable[[Order, int, int, Backend], Iterator[pa.Table]]
+_CONTROL = 1.0  # seconds between two looks at whether to stop or to save
+_PUBLISH = 15.0  # seconds between two publications of the history
+
+
+class Diverged(FatalError):
+    """A loss or gradient that is no number."""
+
+    def __init__(self, message: str, facts: dict[str, Any]) -> None:
+        super().__init__(message)
+        self.facts = facts
+
+
+def train(session: Session, make_backend: MakeBackend, make_feed: MakeFeed, watcher: Watcher) -> Status:
+    """Train, from the newest state on; returns in every process.
+
+    Args:
+        session: rows, task and configuration.
+        make_backend: what holds the model.
+        make_feed: gives encoded rows of this process from one micro-batch up to another, in order.
+        watcher: asked and told by process 0.
+
+    Raises:
+        Diverged: the loss is no number, and the configuration says to fail.
+        DataError: no row to train on.
+        FatalError: out of memory, disk full: the last state stays valid.
+    """
+    order = order_of(session)
+    task = session.task()
+    torch.manual_seed(_seed(session.seed, -1))
+    with explained(session.config):
+        backend = make_backend(task.model())
+        return _Training(session, task, order, backend, make_feed, watcher).run()
+
+
+class _Training:
+    """One process's part in a training."""
+
+    def __init__(
+        self, session: Session, task: Task, order: Order, backend: Backend, make_feed: MakeFeed, watcher: Watcher
+    ) -> None:
+        self._session, self._config, self._task, self._order = session, session.config, task, order
+        self._backend, self._make_feed, self._watcher = backend, make_feed, watcher
+        self._steps, self._total = steps_of(session.config, order)
+        self._checkpoints = Checkpoints(session.folder(), session.identity)
+        self._validation = validation_batches(session)
+        self.progress = self._restore()
+        self._history = History(session.folder(), self.progress.step) if backend.rank == 0 else None
+        self._line = _Line(self.progress)
+        self._losses: list[Tensor] = []
+        self._norm = torch.zeros(())
+        self._counts = [0, 0, 0]
+        self._clock = self._saved = self._published = time.monotonic()
+        self._stride, self._since = 1, 0
+
+    def run(self) -> Status:
+        """To the end, or until somebody asks to stop."""
+        try:
+            status = self._run()
+        except Diverged as error:
+            if self._config.on_divergence == "fail":
+                raise
+            status = "diverged"
+            self.progress = self._restore()
+            self._tell({"step": error.facts["step"], "diverged": True})
+        if status == "stopped early":
+            self._load(self.progress.best_step)
+        if status != "interrupted":
+            self._finish(status)
+        if self._history:
+            self._history.close()
+        return status
+
+    def _run(self) -> Status:
+        config, micro = self._config, self._config.micro_batches
+        if self.progress.step == 0 and config.on_divergence == "record":
+            self._save()
+        first, last = self.progress.step * micro, self._steps * micro
+        if first >= last:
+            return self._over()
+        tables = self._make_feed(self._order, first, last, self._backend)
+        feed = Prefetch(batches(self._session, self._order, tables))
+        try:
+            dealt = iter(feed)
+            self._backend.model.train()
+            for step in range(self.progress.step, self._steps):
+                self._step(step, dealt)
+                if self._look(step + 1):
+                    return self._status
+        finally:
+            feed.close()
+        return "trained"
+
+    def _over(self) -> Status:
+        """A state at which nothing is left to be trained: somebody died before the end was published."""
+        patience = self._config.early_stop
+        return "stopped early" if patience and self.progress.worse >= patience else "trained"
+
+    def _step(self, step: int, dealt: Iterator[tuple[int, Batch]]) -> None:
+        """One update of the weights. In the very last step micro-batches may be missing: others stand in, without a weight."""
+        backend, micro = self._backend, self._config.micro_batches
+        present = min(self._total, (step + 1) * micro) - step * micro
+        numbers = range(step * micro + backend.rank, (step + 1) * micro, backend.world)
+        loss = torch.zeros((), device=backend.device)
+        for wanted in numbers:
+            number, batch = next(dealt)
+            if number != wanted:
+                raise FatalError(
+                    f"the feed gave micro-batch {number} instead of {wanted}; rows may have changed under it"
+                )
+            weight = micro / present if number < self._total else 0.0
+            mean = self._forward_backward(batch, number, weight, last=wanted == numbers[-1])
+            loss += mean * weight
+            if weight:
+                self._counts = [
+                    a + b for a, b in zip(self._counts, (batch.rows, batch.tokens, batch.padding), strict=True)
+                ]
+        rate = self._config.optimizer.rate * rate_share(step, self._steps, self._config.schedule)
+        self._norm = backend.step(rate)
+        self._losses.append(loss / len(numbers))
+        self._line.rate = rate
+
+    def _forward_backward(self, batch: Batch, number: int, weight: float, *, last: bool) -> Tensor:
+        torch.manual_seed(_seed(self._session.seed, number))  # dropout: the same for any number of processes
+        with self._backend.forward_context():
+            loss = self._task.loss(self._backend.model, self._moved(batch))
+        self._backend.backward(loss.mean * weight, last=last)
+        return loss.mean.detach().float()
+
+    def _moved(self, batch: Batch) -> dict[str, Tensor]:
+        return {name: t.to(self._backend.device, non_blocking=True) for name, t in batch.tensors.items()}
+
+    def _look(self, done: int) -> bool:
+        """What is due after a step; true where the training ends here, with `_status` saying how."""
+        config, final = self._config, done == self._steps
+        logs = done % config.log_every == 0 or final
+        validates = final or (config.validate_every is not None and done % config.validate_every == 0)
+        saves = final or done % config.checkpoint_every == 0
+        self._since += 1
+        if not (logs or validates or saves or self._since >= self._stride):
+            return False
+        stopping, late = self._gather(done)
+        if logs or validates:
+            self._tell(self._line.taken(done, self._epoch(done)))
+        better = self._validate(done) if validates and config.validation_share else False
+        ended = config.early_stop is not None and self.progress.worse >= config.early_stop
+        if saves or late or stopping or ended or (better and (config.keep_best or config.early_stop)):
+            self._save()
+        if final:
+            return False
+        self._status: Status = "stopped early" if ended else "interrupted"
+        return ended or stopping
+
+    def _gather(self, done: int) -> tuple[bool, bool]:
+        """Bring together what all processes know since the last look: losses, counts, whether to stop, whether to save.
+
+        Raises:
+            Diverged: a loss or the last gradient is no number.
+        """
+        backend, now = self._backend, time.monotonic()
+        asked = backend.rank == 0 and self._watcher.stopping()
+        due = now - self._saved > self._config.checkpoint_seconds
+        own = [float(asked), float(due), now - self._clock, *map(float, self._counts)]
+        losses = torch.stack(self._losses).double()
+        told = backend.mean(torch.cat([losses, torch.tensor(own, dtype=torch.float64, device=losses.device)])).tolist()
+        values, (stopping, late, seconds, *counts) = told[: len(self._losses)], told[len(self._losses) :]
+        norm = float(self._norm)
+        self._check(done, values, norm)
+        rows, tokens, padding = (round(count * backend.world) for count in counts)
+        self._line.add(values, norm, seconds, rows, tokens, padding)
+        progress = self.progress
+        progress.step, progress.seconds = done, progress.seconds + seconds
+        progress.rows, progress.tokens = progress.rows + rows, progress.tokens + tokens
+        pace = seconds / len(values)
+        self._stride, self._since = max(1, min(self._config.log_every, int(_CONTROL / max(pace, 1e-6)))), 0
+        self._losses, self._counts, self._clock = [], [0, 0, 0], now
+        return stopping > 0, late > 0
+
+    def _check(self, done: int, losses: list[float], norm: float) -> None:
+        bad = next((at for at, loss in enumerate(losses) if not math.isfinite(loss)), None)
+        if bad is None and math.isfinite(norm):
+            return
+        step = done - len(losses) + (bad if bad is not None else len(losses) - 1) + 1
+        before = [round(loss, 4) for loss in (self._line.recent + losses[:bad])[-5:]]
+        facts = {"step": step, "rate": self._line.rate, "gradient_norm": norm, "losses_before": before}
+        what = f"the loss is {losses[bad]}" if bad is not None else f"the gradient's norm is {norm}"
+        kept = [s for s in self._checkpoints.steps() if s < step and self._checkpoints.read(s)]
+        where = f"the last good state is that of step {kept[-1]}" if kept else "no state was saved before it"
+        raise Diverged(
+            f"stage {self._session.name}: step {step}: {what} (rate {self._line.rate:g}, losses before: "
+            f"{', '.join(map(str, before)) or 'none'}); {where}. Lower training.optimizer.rate, add schedule.warmup "
+            "or a clip, or use precision = 'fp32'",
+            facts,
+        )
+
+    def _validate(self, done: int) -> bool:
+        """Loss of the rows held out, with the averaged weights where there are some; whether it is the best so far."""
+        backend, task = self._backend, self._task
+        tables = list(self._validation())
+        if not tables:
+            return False
+        sums: dict[str, float] = {}
+        backend.model.eval()
+        with torch.no_grad(), backend.averaged():
+            for at in range(-(-len(tables) // backend.world)):  # all processes go forward equally often
+                number = at * backend.world + backend.rank
+                batch = task.collate(tables[min(number, len(tables) - 1)], VALIDATION_DRAW)
+                with backend.forward_context():
+                    loss = task.loss(backend.model, self._moved(batch))
+                weight = loss.weight if number < len(tables) else 0.0
+                found = {"loss": loss.mean, **loss.metrics}
+                for name, value in found.items():
+                    sums[name] = sums.get(name, 0.0) + float(value) * weight
+                sums["weight"] = sums.get("weight", 0.0) + weight
+        backend.model.train()
+        names = sorted(sums)
+        told = backend.mean(torch.tensor([sums[n] for n in names], dtype=torch.float64, device=backend.device)).tolist()
+        means = dict(zip(names, told, strict=True))
+        total = means.pop("weight") or 1.0
+        facts = {f"validation_{name}": value / total for name, value in means.items()}
+        loss_now = facts["validation_loss"]
+        better = self.progress.best is None or loss_now < self.progress.best
+        if better:
+            self.progress.best, self.progress.best_step, self.progress.worse = loss_now, done, 0
+        else:
+            self.progress.worse += 1
+        self._tell({"step": done, **facts})
+        self._clock = time.monotonic()  # the next pace is that of steps alone
+        return better
+
+    def _tell(self, line: dict[str, Any]) -> None:
+        if self._history is None:
+            return
+        self._history.add(line)
+        if time.monotonic() - self._published > _PUBLISH:
+            self._history.publish()
+            self._published = time.monotonic()
+        self._watcher.tell(line | {"steps": self._steps, "trained_seconds": round(self.progress.seconds, 3)})
+
+    def _epoch(self, done: int) -> float:
+        """Passes over the rows so far."""
+        return round(self.progress.rows / sum(self._order.rows), 4)
+
+    def _save(self) -> None:
+        backend, progress = self._backend, self.progress
+        self._checkpoints.save_share(progress.step, backend.rank, backend.world, backend.share())
+        backend.barrier()
+        if self._history is not None:
+            self._history.publish()
+            self._checkpoints.save(progress, backend.world)
+            best = [progress.best_step] if progress.best_step is not None and self._keeps_best() else []
+            whole = [step for step in self._checkpoints.steps() if self._checkpoints.read(step)]
+            self._checkpoints.prune([*whole[-self._config.keep_last :], *best])
+        self._saved = self._clock = time.monotonic()
+
+    def _keeps_best(self) -> bool:
+        return self._config.keep_best or self._config.early_stop is not None
+
+    def _restore(self) -> Progress:
+        """Take over the newest whole state, the same one in all processes; process 0 says which."""
+        backend, chosen = self._backend, -1
+        if backend.rank == 0:
+            found, problems = self._checkpoints.latest()
+            for problem in problems:
+                self._watcher.tell({"warning": problem})
+            chosen = found.progress.step if found else -1
+        said = backend.mean(
+            torch.tensor([float(chosen) if backend.rank == 0 else 0.0], dtype=torch.float64, device=backend.device)
+        )
+        step = round(said.item() * backend.world)
+        return self._load(step) if step >= 0 else Progress()
+
+    def _load(self, step: int | None) -> Progress:
+        found = self._checkpoints.read(step) if step is not None else None
+        if found is None:
+            raise FatalError(
+                f"stage {self._session.name}: the state of step {step} is gone; run the same command again"
+            )
+        self._backend.load(self._checkpoints.tensors(found))
+        return found.progress
+
+    def _finish(self, status: Status) -> None:
+        """Consolidated weights, evaluations and the artifact; by process 0, on a model of its own."""
+        with self._backend.averaged():
+            weights = self._backend.weights()
+        if weights is None or self._history is None:
+            return
+        model = self._task.model()
+        model.load_state_dict(weights, strict=False)  # a tied parameter is there under its first name alone
+        model.to(self._backend.device).eval()
+        with torch.no_grad(), self._backend.forward_context():
+            artifact = self._task.finish(model, weights, self._validation)
+        curve = [line for line in self._history.lines if "warning" not in line]
+        facts = asdict(self.progress) | {"status": status, "steps": self._steps, "world": self._backend.world}
+        artifact.documents["training.json"] = {**facts, "history": curve, "architecture": self._task.describe()}
+        self._history.publish()
+        self._session.conclude(artifact, facts)
+
+
+class _Line:
+    """What came together since the last line of the history."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.recent: list[float] = []
+        self.rate = 0.0
+        self._clear()
+
+    def _clear(self) -> None:
+        self._losses: list[float] = []
+        self._norm = self._seconds = 0.0
+        self._rows = self._tokens = self._padding = 0
+
+    def add(self, losses: list[float], norm: float, seconds: float, rows: int, tokens: int, padding: int) -> None:
+        self._losses += losses
+        self.recent = (self.recent + losses)[-5:]
+        self._norm, self._seconds = norm, self._seconds + seconds
+        self._rows, self._tokens, self._padding = self._rows + rows, self._tokens + tokens, self._padding + padding
+
+    def taken(self, step: int, epoch: float) -> dict[str, Any]:
+        """The line, and begin anew."""
+        seconds = max(self._seconds, 1e-9)
+        line = {
+            "step": step,
+            "epoch": epoch,
+            "loss": sum(self._losses) / max(1, len(self._losses)),
+            "rate": self.rate,
+            "gradient_norm": self._norm,
+            "steps_per_second": round(len(self._losses) / seconds, 4),
+            "tokens_per_second": round(self._tokens / seconds, 1),
+            "padding_share": round(self._padding / max(1, self._tokens + self._padding), 4),
+        }
+        self._clear()
+        return line
+
+
+def _seed(seed: int, number: int) -> int:
+    return int(generator(seed, number, 1).integers(2**63))
