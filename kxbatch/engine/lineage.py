@@ -12,10 +12,9 @@ from kxbatch.data.filesystems import absolute
 from kxbatch.data.parts import read_footer
 from kxbatch.data.receipts import Receipt, read_receipt
 from kxbatch.data.storage import File, Folder
+from kxbatch.engine.cards import ARTIFACT, read_card
 from kxbatch.engine.export import KIND
 from kxbatch.engine.manifest import read_manifest
-from kxbatch.engine.phases.folding import read_card
-from kxbatch.engine.worker import ARTIFACT
 from kxbatch.errors import ConfigError, DataError
 from kxbatch.spec.model import NAME
 

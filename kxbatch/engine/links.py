@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kxbatch.data.receipts import BOOKKEEPING
 from kxbatch.data.storage import Folder
-from kxbatch.engine.worker import ARTIFACT
+from kxbatch.engine.cards import ARTIFACT
 from kxbatch.errors import ConfigError
 
 _PHASES = ("map", "fold", "pairs", "lists", "patches")

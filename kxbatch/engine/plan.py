@@ -11,9 +11,10 @@ from pydantic import TypeAdapter
 
 from kxbatch.data.documents import read_document
 from kxbatch.data.receipts import Receipt, read_receipts
+from kxbatch.engine.cards import ARTIFACT, read_card
 from kxbatch.engine.defects import read_defects
 from kxbatch.engine.job import Job, Node
-from kxbatch.engine.phases.folding import fold_units, read_card, refit_reason
+from kxbatch.engine.phases.folding import fold_units, refit_reason
 from kxbatch.engine.phases.mapping import CONFIGURATION, map_units
 from kxbatch.engine.phases.pairing import (
     block_name,
@@ -28,7 +29,6 @@ from kxbatch.engine.phases.pairing import (
 from kxbatch.engine.phases.shards import InputShard, corpus_shards, part_shards
 from kxbatch.engine.prepare import prepare
 from kxbatch.engine.units import Judged, Unit, judge
-from kxbatch.engine.worker import ARTIFACT
 from kxbatch.spec.fingerprint import differences, fingerprint
 
 _CONFIGURATION = TypeAdapter(dict[str, Any])

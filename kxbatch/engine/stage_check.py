@@ -15,10 +15,9 @@ from kxbatch.data.parts import read_footer
 from kxbatch.data.quarantine import quarantine_name
 from kxbatch.data.receipts import BOOKKEEPING, Receipt, load_receipt, raw_receipts, receipt_name
 from kxbatch.data.storage import File, Folder
+from kxbatch.engine.cards import ARTIFACT, CARD, STATE, read_card
 from kxbatch.engine.defects import Defect
-from kxbatch.engine.phases.folding import CARD, STATE, read_card
 from kxbatch.engine.phases.pairing import PATCHES, recorded_patches
-from kxbatch.engine.worker import ARTIFACT
 from kxbatch.errors import DataError, FatalError
 from kxbatch.spec.fingerprint import fingerprint
 

@@ -14,11 +14,10 @@ import pyarrow as pa
 
 from kxbatch.data.arrays import read_arrays
 from kxbatch.data.vectors import to_numpy
+from kxbatch.engine.cards import ARTIFACT, STATE
 from kxbatch.engine.job import Job, Node
 from kxbatch.engine.output import open_output
-from kxbatch.engine.phases.folding import STATE
 from kxbatch.engine.prepare import prepare
-from kxbatch.engine.worker import ARTIFACT
 from kxbatch.errors import ConfigError, nearest
 from kxbatch.kernels.correlation import SweepPoint, spearman, sweep
 from kxbatch.kernels.moments import Moments, fold

@@ -28,6 +28,7 @@ from kxbatch.data.parts import publish_part, read_part
 from kxbatch.data.quarantine import Rejected, publish_quarantine
 from kxbatch.data.receipts import Receipt, read_receipt, receipt_name, write_receipt
 from kxbatch.data.storage import Folder, Published
+from kxbatch.engine.cards import ARTIFACT
 from kxbatch.engine.corpus import read_source
 from kxbatch.engine.job import make_importable
 from kxbatch.engine.lease import LeaseLost, check_token, read_lease
@@ -38,7 +39,6 @@ from kxbatch.stages.base import Context, FoldStage, PairsStage, Side, Stage, che
 from kxbatch.stages.registry import stage_types
 
 Policy = Literal["retry", "park", "stop"]
-ARTIFACT = "_artifact"
 
 
 @dataclass(frozen=True)

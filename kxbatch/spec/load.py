@@ -98,10 +98,16 @@ def _check_inputs(spec: JobSpec, origin: str) -> None:
     """Every stage reads one that comes before it: so there is no cycle, and file order is a running order."""
     names = [config.name for config in spec.stage]
     for index, config in enumerate(spec.stage):
-        upstream, known = spec.upstream(index), ["input", *names[:index]]
+        upstream = spec.upstream(index)
+        known = ["input", *(before.name for before in spec.stage[:index] if before.leaves_rows)]
         if upstream in known:
             continue
         where = f"{origin}: stage[{index}] ({config.name}).input"
+        if upstream in names[:index]:
+            raise ConfigError(
+                f"{where}: '{upstream}' leaves an artifact and no rows; allowed: {', '.join(known)}. "
+                f"An artifact is named where it is used, such as model = 'stage:{upstream}'"
+            )
         if upstream in names:
             raise ConfigError(
                 f"{where}: '{upstream}' does not come before '{config.name}', which would be a cycle; "

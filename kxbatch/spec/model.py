@@ -7,7 +7,7 @@ known. A field marked `Operational()` says how a job runs, not what it computes:
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -26,13 +26,15 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     def semantic(self) -> dict[str, Any]:
-        """The fields that decide the result, as JSON values, keys sorted by pydantic's field order."""
+        """The fields that decide the result, as JSON values, in the order they are declared; inner tables likewise."""
         operational = {
             name
             for name, field in type(self).model_fields.items()
             if any(isinstance(mark, Operational) or mark is Operational for mark in field.metadata)
         }
-        return self.model_dump(mode="json", exclude=operational)
+        values = self.model_dump(mode="json", exclude=operational)
+        inner = {name: value for name in values if isinstance(value := getattr(self, name), Config)}
+        return values | {name: value.semantic() for name, value in inner.items()}
 
 
 class Resources(Config):
@@ -53,12 +55,18 @@ class Resources(Config):
 
 
 class StageConfig(Config):
-    """What every stage has; a kind adds its own fields."""
+    """What every stage has; a kind adds its own fields.
+
+    Attributes:
+        leaves_rows: false for a kind that leaves an artifact only: what comes after it reads past it.
+    """
+
+    leaves_rows: ClassVar[bool] = True
 
     kind: str
     name: Annotated[str, Operational] = Field("", description="folder of the stage's output; absent: its kind")
     input: Annotated[str | None, Operational] = Field(
-        None, description="name of the stage it reads, or 'input'; absent: the previous stage"
+        None, description="name of the stage it reads, or 'input'; absent: the previous stage that leaves rows"
     )
     keep: tuple[str, ...] = Field((), description="input columns carried along into this stage's shards")
     resources: Annotated[Resources, Operational] = Resources()
@@ -144,8 +152,9 @@ class JobSpec(Config):
         return self
 
     def upstream(self, index: int) -> str:
-        """Name of what stage `index` reads: another stage, or `'input'`."""
+        """Name of what stage `index` reads: the one it names, else the nearest before it that leaves rows, or `'input'`."""
         declared = self.stage[index].input
         if declared is not None:
             return declared
-        return self.stage[index - 1].name if index else "input"
+        with_rows = [config.name for config in self.stage[:index] if config.leaves_rows]
+        return with_rows[-1] if with_rows else "input"

@@ -86,11 +86,24 @@ class Mapped:
 
 @dataclass
 class Artifact:
-    """What a stage fitted: files by name, for other rows, other jobs and the report."""
+    """What a stage fitted or trained: files by name, for other rows, other jobs and the report.
+
+    Attributes:
+        arrays: safetensors files; results depend on them.
+        documents: JSON files, for people.
+        tables: Parquet files, for people.
+        decides: names of the documents that results depend on, too, such as a tokenizer.
+    """
 
     arrays: dict[str, Arrays] = field(default_factory=dict)
     documents: dict[str, dict[str, Any]] = field(default_factory=dict)
     tables: dict[str, pa.Table] = field(default_factory=dict)
+    decides: tuple[str, ...] = ()
+
+    @property
+    def deciding(self) -> tuple[str, ...]:
+        """Names of the files that results depend on."""
+        return (*self.arrays, *self.decides)
 
 
 class Stage(ABC, Generic[ConfigT]):
@@ -215,7 +228,7 @@ class TrainStage(Stage[ConfigT]):
         values = super().semantic(phase)
         if phase == "survey":
             return {key: value for key, value in values.items() if key in self.survey_depends_on}
-        return values | {"training": self.training.semantic()}
+        return values
 
     @property
     @abstractmethod

@@ -5,7 +5,7 @@ The fold counts words, so another vocabulary size is fitted without reading a te
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +29,8 @@ _MEASURED_WORDS = 200_000
 
 class TokenizerConfig(StageConfig):
     """Trains a tokenizer on a text column."""
+
+    leaves_rows: ClassVar[bool] = False
 
     kind: Literal["tokenizer"] = "tokenizer"
     column: str | None = Field(None, description="text column; absent: the only one of the input")

@@ -18,7 +18,7 @@ from kxbatch.data.storage import Folder
 from kxbatch.engine.defects import recorded_defects
 from kxbatch.engine.job import Job, load_job
 from kxbatch.engine.manifest import read_manifest
-from kxbatch.engine.phases.folding import read_card
+from kxbatch.engine.cards import read_card
 from kxbatch.engine.phases.pairing import recorded_patches
 from kxbatch.engine.record import read_record
 from kxbatch.errors import ConfigError, FatalError, KxbatchError

@@ -7,69 +7,21 @@ is *pinned*: rows that come later use it as it is. It is fitted again when what 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from pydantic import TypeAdapter
-
 from kxbatch.data.arrays import Arrays, publish_arrays, read_arrays
-from kxbatch.data.documents import Document, FileName, check_document, publish_sealed, read_sealed
-from kxbatch.data.parts import publish_part
-from kxbatch.data.receipts import Count, Receipt
+from kxbatch.data.documents import publish_sealed
+from kxbatch.data.receipts import Receipt
 from kxbatch.data.storage import Folder
+from kxbatch.engine.cards import ARTIFACT, CARD, STATE, damaged_files, publish_artifact, read_card
 from kxbatch.engine.job import Node
 from kxbatch.engine.phases.shards import InputShard
 from kxbatch.engine.units import Unit, state_file
-from kxbatch.engine.worker import ARTIFACT
 from kxbatch.spec.fingerprint import fingerprint
 from kxbatch.stages.base import Artifact, FoldStage
-
-STATE = "state.safetensors"
-CARD = "card.json"
-
-
-class _Fitted(Document):
-    rows: Count
-    run: str
-    at: str
-
-
-class _Card(Document):
-    """Of a fitted artifact; that of a stage with pairs alone has only files."""
-
-    files: dict[FileName, str]
-
-
-class _FitCard(_Card):
-    fold: str
-    fit: str
-    chain: str
-    digest: str
-    drift: float
-    seen: dict[str, str]
-    provisional: bool
-    fitted_on: dict[str, str]
-    fitted: _Fitted
-
-
-_CARD = TypeAdapter(_Card)
-_FIT_CARD = TypeAdapter(_FitCard)
-
-
-def read_card(artifact: Folder) -> dict[str, Any] | None:
-    """What is known of an artifact, None where there is none.
-
-    Raises:
-        FatalError: the card is damaged.
-    """
-    mend = "restore it, or remove it and run the job again, which fits the artifact anew"
-    card = read_sealed(artifact, CARD, _CARD, mend)
-    if card is not None and "fold" in card:
-        check_document(card, _FIT_CARD, f"{artifact.file(CARD)}", mend)
-    return card
 
 
 def fold_units(node: Node, shards: Sequence[InputShard]) -> list[Unit]:
@@ -145,7 +97,7 @@ def fit_and_pin(node: Node, chain: str, receipts: Mapping[str, Receipt], *, comp
     card = read_card(folder)
     now = {key: receipt.digest for key, receipt in sorted(receipts.items())}
     reason = refit_reason(node, chain, card, now)
-    damaged = _damaged(folder, card) if card else set()
+    damaged = damaged_files(folder, card) if card else set()
     if card and reason is None and not damaged and card["seen"] == now and card["fit"] == node.code("map"):
         return Pin(card["digest"])
     if STATE in damaged:
@@ -158,7 +110,7 @@ def fit_and_pin(node: Node, chain: str, receipts: Mapping[str, Receipt], *, comp
         reason, pinned = f"drift {drift:.3g} is over max_drift {limit:g}", current
     artifact = stage.fit(pinned, current)
     files = _publish(folder, artifact, pinned)
-    digest = fingerprint({name: files[name] for name in artifact.arrays})
+    digest = fingerprint({name: files[name] for name in artifact.deciding})
     rows = {"rows": sum(receipt.rows_in for receipt in receipts.values()), "run": run}
     fitted = {"fitted_on": now, "fitted": rows | {"at": datetime.now(UTC).isoformat(timespec="seconds")}}
     kept = {key: card[key] for key in ("fitted_on", "fitted", "provisional")} if card and reason is None else None
@@ -199,32 +151,9 @@ def _merge(stage: FoldStage[Any], states: Iterable[Arrays]) -> Arrays:
     return merged
 
 
-def _damaged(folder: Folder, card: Mapping[str, Any]) -> set[str]:
-    """Files of the artifact that are not as they were published; they are small, and every later row depends on them."""
-    files = card.get("files", {STATE: ""})
-    return {name for name, digest in files.items() if _digest(folder, name) != digest}
-
-
-def _digest(folder: Folder, name: str) -> str | None:
-    try:
-        return hashlib.sha256(folder.read(name)).hexdigest()
-    except FileNotFoundError:
-        return None
-
-
 def _publish(folder: Folder, artifact: Artifact, pinned: Arrays) -> dict[str, str]:
     """Publish the artifact and the state behind it; arrays that this configuration no longer makes go."""
     files = publish_artifact(folder, artifact) | {STATE: publish_arrays(folder, STATE, pinned).digest}
     for name in set(folder.names(".safetensors")) - files.keys():
         folder.remove(name)
     return files
-
-
-def publish_artifact(folder: Folder, artifact: Artifact) -> dict[str, str]:
-    """Publish the files of an artifact; returns their digests by name."""
-    digests = {name: publish_arrays(folder, name, arrays).digest for name, arrays in artifact.arrays.items()}
-    for name, document in artifact.documents.items():
-        digests[name] = folder.publish_json(name, document).digest
-    for name, table in artifact.tables.items():
-        digests[name] = publish_part(folder, name, table, {}).digest
-    return digests

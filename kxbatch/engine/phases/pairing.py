@@ -18,11 +18,11 @@ from kxbatch.data.arrays import publish_arrays, read_arrays
 from kxbatch.data.documents import Document, publish_sealed, read_sealed
 from kxbatch.data.receipts import BOOKKEEPING, Count, Receipt
 from kxbatch.data.storage import Folder
+from kxbatch.engine.cards import ARTIFACT, CARD, publish_artifact, read_card
 from kxbatch.engine.job import Node
-from kxbatch.engine.phases.folding import CARD, publish_artifact, read_card
 from kxbatch.engine.phases.shards import InputShard, starts
 from kxbatch.engine.units import Unit, state_file
-from kxbatch.engine.worker import ARTIFACT, Worker, row_numbers
+from kxbatch.engine.worker import Worker, row_numbers
 from kxbatch.errors import FatalError
 from kxbatch.spec.fingerprint import fingerprint
 from kxbatch.stages.base import Context, Corpus, PairsStage, Patch
