@@ -22,6 +22,7 @@ def run(
     quiet: bool = False,
     report: bool = True,
     redo: Mapping[str, frozenset[str]] | None = None,
+    training_only: bool = False,
     stream: TextIO | None = None,
 ) -> RunResult:
     """Run or resume a job.
@@ -33,6 +34,7 @@ def run(
         quiet: show no progress.
         report: build `report.html` at the end, unless nothing changed.
         redo: stage -> shards to do again, such as `{"embed": frozenset({"part-00003"})}`.
+        training_only: do only the stages that train a model, and those they build on.
         stream: where progress is written; absent: standard error.
 
     Returns:
@@ -43,7 +45,7 @@ def run(
         LeaseHeld: another run writes the same output.
     """
     loaded = load_job(job, overrides=overrides)
-    result = run_job(loaded, limit=limit, quiet=quiet, redo=redo, stream=stream)
+    result = run_job(loaded, limit=limit, quiet=quiet, redo=redo, training_only=training_only, stream=stream)
     if report and (result.status != "unchanged" or not loaded.output.exists("report.html")):
         build_report(loaded.output.path)
     return result

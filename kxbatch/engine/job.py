@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from kxbatch.data.storage import Fence, Folder, output_folder
+from kxbatch.engine.cards import ARTIFACT, read_card
 from kxbatch.errors import ConfigError, nearest
 from kxbatch.spec.fingerprint import fingerprint
 from kxbatch.spec.load import parse_job, read_toml
 from kxbatch.spec.model import JobSpec, StageConfig
-from kxbatch.stages.base import Column, ColumnKind, Phase, Stage, only_column
+from kxbatch.stages.base import TRAINED, Column, ColumnKind, Phase, Stage, only_column
 from kxbatch.stages.registry import config_types, stage_types
 
 
@@ -85,7 +86,8 @@ class Node:
         stage: the stage itself.
         folder: where it writes.
         columns: what its shards hold, and of what kind (without `id`).
-        identity: what decides the result besides the configuration.
+        takes: stages whose artifacts it works with.
+        identity: what decides the result besides the configuration: digests of models, and of those artifacts.
         chain: fingerprint of its configuration and everything above it, data left out.
         seed: of the job.
     """
@@ -95,6 +97,7 @@ class Node:
     stage: Stage[Any]
     folder: Folder
     columns: dict[str, ColumnKind]
+    takes: tuple[str, ...]
     identity: dict[str, str]
     chain: str
     seed: int
@@ -119,6 +122,8 @@ class Node:
 def build_tree(job: Job, columns: Mapping[str, ColumnKind]) -> list[Node]:
     """Build every stage, in file order, which is a running order.
 
+    A stage that takes another one's artifact is built anew once that one is trained: only then is the artifact known.
+
     Args:
         job: the job.
         columns: the input's columns and their kinds.
@@ -135,7 +140,8 @@ def build_tree(job: Job, columns: Mapping[str, ColumnKind]) -> list[Node]:
         kind = stage_types()[config.kind]
         column = _resolve(where, upstream, available[upstream], kind.reads(config))
         stage = kind(config, column)
-        identity = stage.identity()
+        takes = kind.takes(config)
+        identity = stage.identity() | {f"{TRAINED}{name}": _taken(where, name, job, nodes) for name in takes}
         added: dict[str, ColumnKind] = {c.name: c.kind for c in kind.adds(config) if c.name}
         for name in kind.also_reads(config):
             _require(f"{where}: ", name, upstream, available[upstream])
@@ -143,9 +149,25 @@ def build_tree(job: Job, columns: Mapping[str, ColumnKind]) -> list[Node]:
         chain = fingerprint([chains[upstream], config.kind, stage.version, config.semantic(), identity, column])
         folder = job.output.child(config.name)
         columns_out = {**kept, **added}
-        nodes.append(Node(config.name, upstream, stage, folder, columns_out, identity, chain, job.spec.job.seed))
+        nodes.append(Node(config.name, upstream, stage, folder, columns_out, takes, identity, chain, job.spec.job.seed))
         available[config.name], chains[config.name] = nodes[-1].columns, chain
     return nodes
+
+
+def _taken(where: str, name: str, job: Job, before: Sequence[Node]) -> str:
+    """Digest of an earlier stage's artifact, empty where it is still to be made.
+
+    Raises:
+        ConfigError: no such stage before, or one that leaves rows instead.
+    """
+    allowed = [node.name for node in before if not node.config.leaves_rows]
+    if name not in allowed:
+        raise ConfigError(
+            f"{where}: '{TRAINED}{name}': no stage of that name before it leaves such an artifact; allowed: "
+            f"{', '.join(TRAINED + other for other in allowed) or 'none'}{nearest(name, allowed)}"
+        )
+    card = read_card(job.output.child(name, ARTIFACT))
+    return str(card.get("digest", "")) if card else ""
 
 
 def _resolve(where: str, upstream: str, columns: Mapping[str, ColumnKind], wanted: Column) -> str:

@@ -8,12 +8,13 @@ from pathlib import Path
 from kxbatch.data.receipts import BOOKKEEPING
 from kxbatch.data.storage import Folder
 from kxbatch.engine.cards import ARTIFACT
+from kxbatch.engine.training_session import TRAINING
 from kxbatch.errors import ConfigError
 
-_PHASES = ("map", "fold", "pairs", "lists", "patches")
+_PHASES = ("map", "fold", "survey", "pairs", "lists", "patches")
 _OF_OUTPUT = ("log.jsonl", BOOKKEEPING, f"{BOOKKEEPING}/ids", f"{BOOKKEEPING}/lease.lock")
 _OF_STAGE = (
-    *["", ARTIFACT, BOOKKEEPING],
+    *["", ARTIFACT, BOOKKEEPING, TRAINING, f"{TRAINING}/tensorboard"],
     *[f"{BOOKKEEPING}/{folder}" for folder in ("quarantine", "receipts", "state")],
     *[f"{BOOKKEEPING}/{folder}/{phase}" for folder in ("receipts", "state") for phase in _PHASES],
 )

@@ -14,7 +14,7 @@ from kxbatch.data.receipts import Receipt, read_receipts
 from kxbatch.engine.cards import ARTIFACT, read_card
 from kxbatch.engine.defects import read_defects
 from kxbatch.engine.job import Job, Node
-from kxbatch.engine.phases.folding import fold_units, refit_reason
+from kxbatch.engine.phases.folding import fold_reason, fold_units
 from kxbatch.engine.phases.mapping import CONFIGURATION, map_units
 from kxbatch.engine.phases.pairing import (
     block_name,
@@ -27,6 +27,7 @@ from kxbatch.engine.phases.pairing import (
     read_patches,
 )
 from kxbatch.engine.phases.shards import InputShard, corpus_shards, part_shards
+from kxbatch.engine.phases.training import survey_units, training_reason
 from kxbatch.engine.prepare import prepare
 from kxbatch.engine.units import Judged, Unit, judge
 from kxbatch.spec.fingerprint import differences, fingerprint
@@ -118,6 +119,7 @@ class _Planner:
         self.phases: list[PhasePlan] = []
         self._shards: dict[str, list[InputShard]] = {"input": shards}
         self._unmade: dict[str, set[str]] = {"input": set()}
+        self._unfitted: set[str] = set()
         self._chains = {node.name: node.chain for node in nodes}
         self._chains["input"] = fingerprint(job.spec.input.semantic())
         self._defects = read_defects(job.output)
@@ -128,12 +130,21 @@ class _Planner:
         self._read = {}
         shards = self._shards[node.upstream]
         waiting = dict.fromkeys(self._unmade[node.upstream], f"waits for {node.upstream}")
+        for taken in node.takes:
+            if taken in self._unfitted:
+                waiting = {shard.key: f"waits for {taken}" for shard in shards} | waiting
         artifact = ""
         if "fold" in node.stage.phases:
             unfolded = self._count(node, "fold", fold_units(node, shards), waiting)
             artifact, reason = self._artifact(node, bool(unfolded))
             if reason:
                 waiting = {shard.key: f"waits for the fit ({reason})" for shard in shards} | waiting
+                self._unfitted.add(node.name)
+        if "train" in node.stage.phases:
+            unsurveyed = self._count(node, "survey", survey_units(node, shards), waiting)
+            self._training(node, shards, bool(unsurveyed))
+        if "map" not in node.stage.phases:
+            return
         patches: dict[int, dict[str, Any]] | None = None
         if "pairs" in node.stage.phases and shards:
             records = self._lists(node, shards, artifact, waiting)
@@ -146,6 +157,19 @@ class _Planner:
         parts = {part.key: part for part in part_shards(node.name, made)}
         self._shards[node.name] = [parts.get(shard.key, shard) for shard in shards]
 
+    def _training(self, node: Node, shards: list[InputShard], grows: bool) -> None:
+        """The training itself, as one unit."""
+        card = read_card(node.folder.child(ARTIFACT))
+        now = {key: receipt.digest for key, receipt in sorted(self._receipts(node, "survey").items())}
+        reason = training_reason(node, self._chains[node.upstream], card, now | ({"more": ""} if grows else {}))
+        plan = PhasePlan(node.name, "train", 1, done=int(reason is None))
+        if reason:
+            self._unfitted.add(node.name)
+            plan.pending, plan.stale = int(card is None), int(card is not None)
+            plan.rows, plan.bytes = sum(shard.rows for shard in shards), sum(shard.bytes for shard in shards)
+            plan.reasons = {reason: 1}
+        self.phases.append(plan)
+
     def _receipts(self, node: Node, phase: str) -> dict[str, Receipt]:
         """Receipts of the stage at hand; a phase is read from disk once, for it is a file a shard."""
         if phase not in self._read:
@@ -156,7 +180,7 @@ class _Planner:
         """Digest of the artifact, and why it would be fitted again, if it would."""
         card = read_card(node.folder.child(ARTIFACT))
         now = {key: receipt.digest for key, receipt in sorted(self._receipts(node, "fold").items())}
-        reason = refit_reason(node, self._chains[node.upstream], card, now | ({"more": ""} if grows else {}))
+        reason = fold_reason(node, self._chains[node.upstream], card, now | ({"more": ""} if grows else {}))
         if reason is None and card and card["fit"] != node.code("map"):
             reason = "configuration changed"
         return (card["digest"] if card and "digest" in card else ""), reason or ""

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, TextIO
 
 from rich.console import Console
@@ -40,6 +40,7 @@ class Progress:
         self._state: dict[str, Any] = {"run": run, "status": "running", "started": _now(), "phases": []}
         self._last_line = self._last_file = time.monotonic()
         self._log: Any = None
+        self._words = ""
         self._over = threading.Event()
         self._clock = threading.Thread(target=self._tick_along, name="progress", daemon=True)
 
@@ -82,6 +83,29 @@ class Progress:
         task = self._tasks.get((stage, receipt.phase))
         if self._bars and task is not None:
             self._bars.update(task, advance=1, note=f"{entry['rows']} rows")
+
+    def training(self, stage: str) -> None:
+        """A training starts; how many steps it has is told with its first line."""
+        entry = {"stage": stage, "phase": "train", "units": 0, "done": 0, "failed": 0, "rows": 0}
+        self._state["phases"].append(entry)
+        self.log("info", "training started", stage=stage)
+        if self._bars:
+            self._tasks[stage, "train"] = self._bars.add_task(f"{stage} (train)", total=None, note="")
+
+    def trained(self, stage: str, facts: dict[str, Any]) -> None:
+        """A training came on by some steps, or has something to say."""
+        if "warning" in facts:
+            self.say(f"stage {stage}: {facts['warning']}")
+            return
+        entry = self._state["phases"][-1]
+        entry["done"], entry["units"] = facts["step"], facts["steps"]
+        if "diverged" in facts:
+            self.say(f"stage {stage}: diverged at step {facts['step']}; the last good state is kept")
+        self._words = training_words(facts) or self._words
+        self.log("info", "trained", stage=stage, **facts)
+        task = self._tasks.get((stage, "train"))
+        if self._bars and task is not None:
+            self._bars.update(task, completed=entry["done"], total=entry["units"], note=self._words)
 
     def failed(self, stage: str, failure: Failure) -> None:
         """A unit was given up: one readable message; the traceback goes to the log only."""
@@ -139,10 +163,21 @@ class Progress:
             words = (
                 f"{entry['done']}/{entry['units']} shards, {entry['rows']} rows in this run, {entry['failed']} failed"
             )
+            if entry["phase"] == "train":
+                words = f"step {entry['done']}/{entry['units'] or '?'}, {self._words or 'getting ready'}"
             self._console.print(f"{entry['stage']} ({entry['phase']}): {words}", highlight=False)
 
     def _publish(self) -> None:
         self._output.publish_json("progress.json", self._state | {"updated": _now()})
+
+
+def training_words(facts: dict[str, Any]) -> str:
+    """Loss, rate, speed and the time that is left, for people; empty where a line has none of them."""
+    if "loss" not in facts:
+        return ""
+    left = (facts["steps"] - facts["step"]) / max(facts["steps_per_second"], 1e-9)
+    eta = timedelta(seconds=round(left))
+    return f"loss {facts['loss']:.4f}, rate {facts['rate']:.2e}, {facts['tokens_per_second']:,.0f} tokens/s, {eta} left"
 
 
 def _now() -> str:

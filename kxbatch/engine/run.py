@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,7 +15,7 @@ from kxbatch.data.receipts import Receipt
 from kxbatch.engine.assign import assign
 from kxbatch.engine.defects import Defect, keep_defects, read_defects
 from kxbatch.engine.executors.base import Executor
-from kxbatch.engine.job import Job, Node
+from kxbatch.engine.job import Job, Node, build_tree
 from kxbatch.engine.lease import Lease, check_token
 from kxbatch.engine.manifest import MANIFEST, CorpusPlan, save_manifest
 from kxbatch.engine.phases.folding import Pin, fit_and_pin, fold_units
@@ -32,13 +32,14 @@ from kxbatch.engine.phases.pairing import (
     save_blocks,
 )
 from kxbatch.engine.phases.shards import InputShard, corpus_shards, part_shards
+from kxbatch.engine.phases.training import Training, pinned, survey_units
 from kxbatch.engine.prepare import prepare
 from kxbatch.engine.progress import Progress
 from kxbatch.engine.record import StageRecord, publish_record
 from kxbatch.engine.scheduler import Completed, Interrupted, Scheduler, Stopped
 from kxbatch.engine.signals import Signals
 from kxbatch.engine.worker import Assignment, Failure, Worker
-from kxbatch.errors import KxbatchError
+from kxbatch.errors import ConfigError, DataError, FatalError, KxbatchError
 from kxbatch.stages.base import Context
 
 
@@ -71,6 +72,7 @@ def run_job(
     *,
     limit: int | None = None,
     redo: Mapping[str, frozenset[str]] | None = None,
+    training_only: bool = False,
     quiet: bool = False,
     stream: TextIO | None = None,
 ) -> RunResult:
@@ -80,6 +82,7 @@ def run_job(
         job: the job.
         limit: read only the first rows of the corpus, for a trial; a later run without it does the rest.
         redo: stage -> units to do again whatever their receipts say.
+        training_only: do the stages that train, and those they build on.
         quiet: no progress.
         stream: where progress goes; absent: standard error.
 
@@ -115,10 +118,11 @@ def run_job(
         budget = job.spec.job.quarantine
         scheduler = Scheduler(executor, progress, budget, lambda: signals.received, wanted, sweep=limit is None)
         scheduler.shards = frozenset(shard.key for shard in corpus_shards(job, corpus, None))
-        driver = _Driver(job, nodes, corpus, scheduler, run, lease.token, limit)
+        wanted_nodes = trained_names(job, nodes) if training_only else frozenset(node.name for node in nodes)
+        driver = _Driver(job, nodes, corpus, scheduler, run, lease.token, limit, wanted_nodes)
         result = driver.drive()
         if result.exit_code in (0, 3):
-            everything = result.exit_code == 0 and limit is None
+            everything = result.exit_code == 0 and limit is None and not training_only
             keep_defects(job.output, lambda defect: not driver.mended(defect, everything=everything))
         result.seconds = time.monotonic() - started
         publish_record(job, result, corpus, nodes, run)
@@ -141,6 +145,21 @@ def _manifest_bytes(job: Job) -> bytes | None:
     return job.output.read(MANIFEST) if job.output.exists(MANIFEST) else None
 
 
+def trained_names(job: Job, nodes: Sequence[Node]) -> frozenset[str]:
+    """The stages that train, and all they build on.
+
+    Raises:
+        ConfigError: none does.
+    """
+    wanted = {node.name for node in nodes if "train" in node.stage.phases}
+    if not wanted:
+        raise ConfigError(f"{job.origin}: no stage of this job trains a model; `kxbatch run` runs it as it is")
+    for node in reversed(nodes):
+        if node.name in wanted:
+            wanted |= {node.upstream, *node.takes}
+    return frozenset(wanted)
+
+
 class _Driver:
     """Goes through the stages in order; holds what one stage leaves for the next."""
 
@@ -153,9 +172,10 @@ class _Driver:
         run: str,
         token: int,
         limit: int | None,
+        wanted: frozenset[str],
     ) -> None:
         self._job, self._nodes, self._corpus, self._scheduler = job, nodes, corpus, scheduler
-        self._run, self._token = run, token
+        self._run, self._token, self._wanted = run, token, wanted
         self._shards: dict[str, list[InputShard]] = {"input": corpus_shards(job, corpus, limit)}
         self._chains = {node.name: node.chain for node in nodes} | {"input": _input_chain(job)}
         self._complete = {"input": limit is None and not corpus.broken}
@@ -166,6 +186,8 @@ class _Driver:
         self._failed: dict[str, set[str]] = {}
         self._records: list[StageRecord] = []
         self._warnings = list(corpus.notes)
+        self._trained: set[str] = set()
+        self._at = ""
 
     def drive(self) -> RunResult:
         """All stages, or as far as it goes."""
@@ -175,21 +197,25 @@ class _Driver:
             self._scheduler.progress.say(f"input: {failure.message}", "error")
         result = RunResult(0, "done", "", self._job.output.path, self._records, self._failures, self._warnings)
         try:
-            for node in self._nodes:
-                self._stage(node)
+            for at in range(len(self._nodes)):
+                if self._nodes[at].name in self._wanted:
+                    self._stage(self._nodes[at])
         except Interrupted as error:
             result.exit_code, result.status, result.message = error.exit_code, "interrupted", str(error)
         except Stopped as error:
-            at = f"stage {self._nodes[len(self._records)].name}, shard {error.failure.key}"
+            at = f"stage {self._at}, shard {error.failure.key}"
             result.exit_code, result.status, result.message = error.exit_code, "stopped", f"{at}: {error}"
         except KxbatchError as error:
             result.exit_code, result.status, result.message = error.exit_code, "stopped", str(error)
         if result.exit_code == 0 and self._failures:
             result.exit_code, result.status = 3, "incomplete"
             result.message = f"{len(self._failures)} shard(s) failed; mend the cause and run again, the rest is kept"
-        elif result.exit_code == 0 and not any(unit["reused"] is False for r in self._records for unit in r.units):
+        elif result.exit_code == 0 and not self._trained and not self._fresh_units():
             result.status = "unchanged"
         return result
+
+    def _fresh_units(self) -> bool:
+        return any(unit["reused"] is False for record in self._records for unit in record.units)
 
     def mended(self, defect: Defect, *, everything: bool) -> bool:
         """Whether what verify found is done again; `everything`: all stages of this job were gone through, and nothing failed."""
@@ -199,21 +225,31 @@ class _Driver:
         return defect.key in fresh - failed
 
     def _stage(self, node: Node) -> None:
-        clock = time.monotonic()
+        clock, self._at = time.monotonic(), node.name
         shards, assignment = self._shards[node.upstream], self._assign(node)
         complete = self._complete[node.upstream]
-        pin, failed = Pin(""), 0
+        pin, failed, folded = Pin(""), 0, Completed()
         if "fold" in node.stage.phases:
             folded = self._units(node, assignment, "fold", fold_units(node, shards), whole=complete)
             complete, failed = complete and not folded.failed, len(folded.failed)
             shards = [shard for shard in shards if shard.key in folded.receipts]
             if shards:
                 pin = fit_and_pin(node, self._chains[node.upstream], folded.receipts, complete=complete, run=self._run)
+        done = Completed()
+        if "train" in node.stage.phases:
+            done = self._units(node, assignment, "survey", survey_units(node, shards), whole=complete)
+            shards = [shard for shard in shards if shard.key in done.receipts]
+            pin = self._train(node, assignment, shards, done, complete=complete)
+        elif "map" not in node.stage.phases:
+            done = folded
+        if "map" not in node.stage.phases:
+            self._rebuild()
+            self._record(node, done, 0, time.monotonic() - clock, pin)
+            return
         patches = None
         if "pairs" in node.stage.phases and shards:
             patches = self._pairs(node, assignment, shards, pin, whole=complete)
             complete = complete and patches is not None
-        done = Completed()
         if patches is not None or "pairs" not in node.stage.phases:
             units = map_units(node, shards, artifact=pin.digest, patches=patches)
             done = self._units(node, assignment, "map", units, whole=complete)
@@ -222,6 +258,40 @@ class _Driver:
         self._shards[node.name] = part_shards(node.name, done.receipts)
         self._complete[node.name] = complete and not done.failed
         self._record(node, done, failed, time.monotonic() - clock, pin)
+
+    def _train(
+        self, node: Node, assignment: Assignment, shards: list[InputShard], surveyed: Completed, *, complete: bool
+    ) -> Pin:
+        """Train, unless it is done.
+
+        Raises:
+            DataError: shards are missing.
+            Interrupted: a signal came in; the state is saved.
+        """
+        if self._failures:
+            raise DataError(
+                f"stage {node.name} is not trained: {len(self._failures)} shard(s) failed, and a model without them would "
+                "have to be trained again; mend the cause and run again"
+            )
+        training = Training(node, self._chains[node.upstream], surveyed.receipts, complete, self._run)
+        asked = "" in self._scheduler.redo.get(node.name, frozenset())
+        reason = training.reason(asked=asked)
+        if reason is None:
+            return pinned(node)
+        result = training.result()
+        if result is None:
+            self._scheduler.train(node, training.session(assignment, shards))
+            result = training.result()
+        if result is None:
+            raise FatalError(f"stage {node.name}: the trainer ended without a result; run the same command again")
+        self._trained.add(node.name)
+        return training.pin(result, reason)
+
+    def _rebuild(self) -> None:
+        """What takes an artifact that is new is another stage now."""
+        nodes = build_tree(self._job, self._corpus.columns)
+        self._nodes = [node.fenced(self._job.fence) if self._job.fence else node for node in nodes]
+        self._chains |= {node.name: node.chain for node in self._nodes}
 
     def _pairs(
         self, node: Node, assignment: Assignment, shards: list[InputShard], pin: Pin, *, whole: bool

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from kxbatch.data.quarantine import quarantine_name
 from kxbatch.data.receipts import Receipt, read_receipts, receipt_name
 from kxbatch.engine.executors.base import Executor, Listener
 from kxbatch.engine.job import Node
 from kxbatch.engine.progress import Progress
+from kxbatch.engine.training_session import TrainingSession
 from kxbatch.engine.units import Unit, judge, part_file
-from kxbatch.engine.worker import Assignment, Failure
-from kxbatch.errors import BudgetExceeded, KxbatchError
+from kxbatch.engine.worker import Assignment, Failure, accounting_phase
+from kxbatch.errors import BudgetExceeded, FatalError, KxbatchError
 from kxbatch.spec.model import QuarantineBudget
 
 
@@ -56,6 +59,20 @@ class Completed:
         self.receipts[receipt.key] = receipt
         self.rows += receipt.rows_in
         self.aside += receipt.quarantined
+
+
+@dataclass(frozen=True)
+class _Watching:
+    """Looks on while a stage trains."""
+
+    scheduler: Scheduler
+    stage: str
+
+    def tell(self, facts: dict[str, Any]) -> None:
+        self.scheduler.progress.trained(self.stage, facts)
+
+    def stopping(self) -> bool:
+        return self.scheduler.signal() != 0
 
 
 @dataclass
@@ -110,12 +127,31 @@ class Scheduler:
             self._run(node, assignment, phase, units, missing, result)
         if result.failed:  # a unit may fail after its receipt came to be seen
             receipts = read_receipts(node.folder, phase)
-        if self.sweep and (whole or phase in ("fold", "map")):
+        if self.sweep and (whole or phase in ("fold", "survey", "map")):
             wanted = {unit.key for unit in units} | (frozenset() if whole else self.shards)
             self._sweep(node, phase, receipts, wanted, result.receipts)
-        if phase == "map":
+        if phase == accounting_phase(node.stage):
             self._check_budget(node, result, len(units), final=True)
         return result
+
+    def train(self, node: Node, session: TrainingSession) -> None:
+        """Train a stage's model.
+
+        Raises:
+            Interrupted: a signal came in; the state is saved.
+            KxbatchError: it cannot be trained.
+        """
+        watcher = _Watching(self, node.name)
+        self.progress.training(node.name)
+        try:
+            status = self.executor().train(session, node.config.resources, watcher)
+        except KxbatchError:
+            raise
+        except Exception as error:
+            self.progress.log("error", str(error), stage=node.name, trace=traceback.format_exc())
+            raise FatalError(f"stage {node.name}: training ended with {type(error).__name__}: {error}") from error
+        if status == "interrupted":
+            raise Interrupted(self.signal())
 
     def _run(
         self,
@@ -132,7 +168,7 @@ class Scheduler:
             result.add(receipt)
             result.fresh.add(receipt.key)
             self.progress.finished(node.name, receipt)
-            if phase == "map":
+            if phase == accounting_phase(node.stage):
                 try:
                     self._check_budget(node, result, len(units), final=False)
                 except BudgetExceeded as error:
@@ -180,7 +216,7 @@ class Scheduler:
         for key, receipt in receipts.items():
             if key not in wanted:
                 node.folder.remove(receipt_name(receipt.phase, key))
-                if phase == "map":
+                if phase == accounting_phase(node.stage):
                     node.folder.remove(quarantine_name(key))
                 node.folder.remove(receipt.file)
         if phase == "map":

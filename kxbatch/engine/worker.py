@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,11 +32,15 @@ from kxbatch.engine.cards import ARTIFACT
 from kxbatch.engine.corpus import read_source
 from kxbatch.engine.job import make_importable
 from kxbatch.engine.lease import LeaseLost, check_token, read_lease
+from kxbatch.engine.local_copy import local_copy
 from kxbatch.engine.units import Unit
 from kxbatch.errors import BudgetExceeded, ConfigError, DataError, FatalError, KxbatchError
-from kxbatch.spec.model import InputSection
-from kxbatch.stages.base import Context, FoldStage, PairsStage, Side, Stage, checked_rows
+from kxbatch.spec.model import InputSection, Resources
+from kxbatch.spec.training import TrainingConfig
+from kxbatch.stages.base import Context, FoldStage, PairsStage, Phase, Side, Stage, TrainStage, checked_rows
 from kxbatch.stages.registry import stage_types
+from kxbatch.stages.task import Task
+from kxbatch.training.order import row_keys
 
 Policy = Literal["retry", "park", "stop"]
 
@@ -97,7 +101,8 @@ class Worker:
         self._config = config
         self._output = Folder(assignment.output)
         self._output = self._output.fenced(partial(check_token, self._output, assignment.token))
-        self._folder = self._output.child(assignment.stage)
+        self.folder = self._output.child(assignment.stage)
+        self.resources: Resources = config.resources
         self._schema = pa.ipc.read_schema(pa.py_buffer(assignment.schema))
         self._opened = ""
         self._names: OrderedDict[str, pa.Array] = OrderedDict()
@@ -109,9 +114,9 @@ class Worker:
         context, result = self._context(unit), None
         try:
             result, quarantine = self._work(unit, context), ""
-            if unit.phase == "map":
+            if unit.phase == accounting_phase(self._stage):
                 quarantine = publish_quarantine(
-                    self._folder, unit.key, result.rejected, run=self._a.run, name=self._a.stage
+                    self.folder, unit.key, result.rejected, run=self._a.run, name=self._a.stage
                 )
             receipt = Receipt(
                 phase=unit.phase,
@@ -134,7 +139,7 @@ class Worker:
                 seconds=round(time.perf_counter() - clock, 4),
                 peak_rss=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             )
-            write_receipt(self._folder, receipt)
+            write_receipt(self.folder, receipt)
             self._output.fence()
         except Exception as error:
             if isinstance(error, LeaseLost) and result is not None:
@@ -145,7 +150,7 @@ class Worker:
     def _retract(self, unit: Unit) -> None:
         """No receipt vouches for a file while it changes: if this run dies, a later one must not believe an older receipt."""
         if unit.replaces:
-            self._folder.remove(receipt_name(unit.phase, unit.key))
+            self.folder.remove(receipt_name(unit.phase, unit.key))
 
     def _disown(self, unit: Unit, published: Published) -> None:
         """The lease was lost while a unit was published: nobody knows whose file lies there now.
@@ -153,26 +158,29 @@ class Worker:
         Unless both are the same, no receipt may vouch for it.
         """
         with suppress(KxbatchError, OSError):
-            receipt = read_receipt(self._folder, unit.phase, unit.key)
+            receipt = read_receipt(self.folder, unit.phase, unit.key)
             if receipt is not None and receipt.digest != published.digest:
-                Folder(self._folder.path).remove(receipt_name(unit.phase, unit.key))
+                Folder(self.folder.path).remove(receipt_name(unit.phase, unit.key))
 
     def _work(self, unit: Unit, context: Context) -> _Result:
         if unit.phase == "map":
             return self._map(unit, context)
         if unit.phase == "fold":
             return self._fold(unit, context)
+        if unit.phase == "survey":
+            return self._survey(unit, context)
         return self._pair(unit, context) if unit.phase == "pairs" else self._gather(unit, context)
 
-    def _context(self, unit: Unit) -> Context:
+    def _context(self, unit: Unit | None = None) -> Context:
         resources = self._config.resources
-        references = unit.task.get("references", [])
+        references = unit.task.get("references", []) if unit else []
         return Context(
             seed=self._a.seed,
             threads=resources.threads,
             gpus=resources.gpus,
             counters=Counter(),
-            artifact=lambda name: read_arrays(self._folder.child(ARTIFACT), name),
+            artifact=lambda name: read_arrays(self.folder.child(ARTIFACT), name),
+            trained=lambda name: local_copy(self._output.child(name, ARTIFACT)),
             ids=lambda rows: self.names(references, rows),
         )
 
@@ -180,12 +188,12 @@ class Worker:
         self._open(unit, context)
         table, unread = self._read(unit.task["shard"], [*self._stage.columns, *self._config.keep])
         if unit.task.get("patch"):
-            context.patch = read_arrays(self._folder, unit.task["patch"])
+            context.patch = read_arrays(self.folder, unit.task["patch"])
         mapped = self._stage.map(table, context)
         checked_rows(self._a.stage, table.num_rows, mapped)
         out = self._assemble(table, mapped.columns, [r.row for r in mapped.rejected])
         self._retract(unit)
-        published = publish_part(self._folder, unit.file, out, self._a.footer | dict(unit.task["footer"]))
+        published = publish_part(self.folder, unit.file, out, self._a.footer | dict(unit.task["footer"]))
         rejected = [*unread, *mapped.rejected]
         return _Result(published, table.num_rows + len(unread), out.num_rows, rejected)
 
@@ -201,10 +209,30 @@ class Worker:
 
     def _fold(self, unit: Unit, context: Context) -> _Result:
         assert isinstance(self._stage, FoldStage)
-        table, _ = self._read(unit.task["shard"], self._stage.columns)
+        table, unread = self._read(unit.task["shard"], self._stage.columns)
         state = self._stage.fold(table, context)
         self._retract(unit)
-        return _Result(publish_arrays(self._folder, unit.file, state), table.num_rows, table.num_rows)
+        published = publish_arrays(self.folder, unit.file, state)
+        if accounting_phase(self._stage) != "fold":  # the map phase tells of them
+            unread = []
+        return _Result(published, table.num_rows + len(unread), table.num_rows, unread)
+
+    def _survey(self, unit: Unit, context: Context) -> _Result:
+        assert isinstance(self._stage, TrainStage)
+        table, unread = self._read(unit.task["shard"], self._stage.columns)
+        survey = self._stage.survey(table, context)
+        usable = np.ones(table.num_rows, bool)
+        usable[[rejected.row for rejected in survey.rejected]] = False
+        rows = np.flatnonzero(usable)
+        if len(rows) != len(survey.sizes):
+            raise DataError(
+                f"stage {self._a.stage}: {len(survey.sizes)} sizes for {len(rows)} usable rows; every row must count"
+            )
+        keys = row_keys(table.column("id").filter(pa.array(usable)).to_pylist())
+        arrays: Arrays = {"rows": rows, "sizes": survey.sizes, "keys": keys}
+        self._retract(unit)
+        published = publish_arrays(self.folder, unit.file, arrays)
+        return _Result(published, table.num_rows + len(unread), len(rows), [*unread, *survey.rejected])
 
     def _pair(self, unit: Unit, context: Context) -> _Result:
         assert isinstance(self._stage, PairsStage)
@@ -214,7 +242,7 @@ class Worker:
         arrays = {f"forward.{k}": v for k, v in forward.items()} | {f"backward.{k}": v for k, v in backward.items()}
         rows = a.num_rows + (b.num_rows if b is not None else 0)
         self._retract(unit)
-        return _Result(publish_arrays(self._folder, unit.file, arrays), rows, rows)
+        return _Result(publish_arrays(self.folder, unit.file, arrays), rows, rows)
 
     def _gather(self, unit: Unit, context: Context) -> _Result:
         assert isinstance(self._stage, PairsStage)
@@ -226,10 +254,10 @@ class Worker:
 
         arrays = self._stage.gather(row_numbers(unit.task["segments"]), sides, corpus, context)
         self._retract(unit)
-        return _Result(publish_arrays(self._folder, unit.file, arrays), unit.rows, unit.rows)
+        return _Result(publish_arrays(self.folder, unit.file, arrays), unit.rows, unit.rows)
 
     def _side(self, file: str, side: str) -> Arrays:
-        arrays = read_arrays(self._folder, file)
+        arrays = read_arrays(self.folder, file)
         return {k.removeprefix(f"{side}."): v for k, v in arrays.items() if k.startswith(f"{side}.")}
 
     def _open(self, unit: Unit, context: Context) -> None:
@@ -267,6 +295,22 @@ class Worker:
         table = result.table if limit is None else result.table.slice(0, limit)
         return table, rejected
 
+    @cached_property
+    def task(self) -> Task:
+        """What the trainer works on, for a stage that trains."""
+        assert isinstance(self._stage, TrainStage)
+        return self._stage.task(self._context())
+
+    @property
+    def training(self) -> TrainingConfig:
+        """How the stage trains."""
+        assert isinstance(self._stage, TrainStage)
+        return self._stage.training
+
+    def training_table(self, shard: Mapping[str, Any]) -> pa.Table:
+        """`id` and the stage's columns of a shard."""
+        return self._read(shard, self._stage.columns)[0]
+
     def _read_block(self, shards: Sequence[Mapping[str, Any]]) -> pa.Table:
         return pa.concat_tables([self._read(shard, self._stage.columns)[0] for shard in shards])
 
@@ -300,6 +344,11 @@ class Worker:
             if len(self._names) > 4096:
                 self._names.popitem(last=False)
         return self._names[key]
+
+
+def accounting_phase(stage: Stage[Any]) -> Phase:
+    """The phase that accounts for every row: its receipts say what went through and what was set aside."""
+    return next(phase for phase in ("map", "survey", "fold") if phase in stage.phases)
 
 
 def row_numbers(segments: Sequence[Sequence[int]]) -> npt.NDArray[np.int64]:

@@ -12,11 +12,11 @@ from torch import nn
 from kxbatch.errors import ConfigError
 from kxbatch.training.backend import Backend
 from kxbatch.training.feed import encoded, pieces
-from kxbatch.training.loop import Status, train
+from kxbatch.training.loop import train
 from kxbatch.training.optimizers import make_optimizer
 from kxbatch.training.order import Order
 from kxbatch.training.plain import PlainBackend
-from kxbatch.training.session import Session, Watcher
+from kxbatch.training.session import Session, Status, Watcher
 
 
 def train_here(session: Session, watcher: Watcher) -> Status:

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 import torch
@@ -28,9 +28,8 @@ from kxbatch.training.history import History
 from kxbatch.training.memory import explained
 from kxbatch.training.order import Order, generator
 from kxbatch.training.schedule import rate_share
-from kxbatch.training.session import Session, Watcher
+from kxbatch.training.session import Session, Status, Watcher
 
-Status = Literal["trained", "stopped early", "diverged", "interrupted"]
 MakeBackend = Callable[[nn.Module], Backend]
 MakeFeed = Callable[[Order, int, int, Backend], Iterator[pa.Table]]
 _CONTROL = 1.0  # seconds between two looks at whether to stop or to save

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,8 @@ from kxbatch.data.storage import Folder
 from kxbatch.spec.training import TrainingConfig
 from kxbatch.stages.base import Artifact
 from kxbatch.stages.task import Task
+
+Status = Literal["trained", "stopped early", "diverged", "interrupted"]  # how a training ended
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from kxbatch.data.receipts import Receipt
 from kxbatch.engine.units import Unit
 from kxbatch.engine.worker import Assignment, Failure
 from kxbatch.spec.model import Resources
+from kxbatch.training.session import Session, Status, Watcher
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,13 @@ class Executor(Protocol):
 
     def run(self, assignment: Assignment, resources: Resources, units: Sequence[Unit], listener: Listener) -> None:
         """Do the units; see the module."""
+
+    def train(self, session: Session, resources: Resources, watcher: Watcher) -> Status:
+        """Train one model, from its newest state on.
+
+        Raises:
+            KxbatchError: see `training.loop.train`; also when workers died more often than `resources.attempts` allows.
+        """
 
     def close(self) -> None:
         """Free everything."""

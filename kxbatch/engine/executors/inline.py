@@ -11,6 +11,7 @@ from kxbatch.engine.executors.base import Listener, pause_before
 from kxbatch.engine.units import Unit
 from kxbatch.engine.worker import Assignment, Failure, Worker
 from kxbatch.spec.model import Resources
+from kxbatch.training.session import Session, Status, Watcher
 
 
 class InlineExecutor:
@@ -42,6 +43,13 @@ class InlineExecutor:
             if attempt < attempts:
                 time.sleep(pause_before(attempt, self._random))
         return outcome
+
+    def train(self, session: Session, resources: Resources, watcher: Watcher) -> Status:
+        """Train in this process; what fails is not tried again, for nothing would be different."""
+        from kxbatch.training.inline import train_here  # torch
+
+        self._worker = self._assignment = None  # its model would take up memory
+        return train_here(session, watcher)
 
     def close(self) -> None:
         """Nothing is left to free."""

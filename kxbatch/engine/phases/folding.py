@@ -60,18 +60,21 @@ def read_pin(node: Node) -> Pin | None:
     return Pin(card["digest"]) if card and "fold" in card else None
 
 
-def refit_reason(node: Node, chain: str, card: Mapping[str, Any] | None, now: Mapping[str, str]) -> str | None:
+def refit_reason(
+    card: Mapping[str, Any] | None, now: Mapping[str, str], *, fold: str, chain: str, refit: str
+) -> str | None:
     """Why the artifact must be fitted again whatever has drifted; None: it need not.
 
     Args:
-        node: the stage.
-        chain: configuration of everything above it.
         card: what is known of the artifact, None for none.
         now: digests of the states of now, by shard key.
+        fold: fingerprint of what is computed of every shard, or of the whole training.
+        chain: configuration of everything above the stage.
+        refit: when rows that came later lead to a new fit.
     """
     if card is None or "fold" not in card:
         return "first fit"
-    if card["fold"] != node.code("fold"):
+    if card["fold"] != fold:
         return "its configuration changed"
     if card["chain"] != chain:
         return "the stage it reads changed"
@@ -79,7 +82,13 @@ def refit_reason(node: Node, chain: str, card: Mapping[str, Any] | None, now: Ma
         return None
     if card["provisional"]:
         return "it was fitted while shards were missing"
-    return "refit = 'always'" if getattr(node.config, "refit", "never") == "always" else None
+    return "refit = 'always'" if refit == "always" else None
+
+
+def fold_reason(node: Node, chain: str, card: Mapping[str, Any] | None, now: Mapping[str, str]) -> str | None:
+    """`refit_reason` of a stage that folds."""
+    refit = getattr(node.config, "refit", "never")
+    return refit_reason(card, now, fold=node.code("fold"), chain=chain, refit=refit)
 
 
 def fit_and_pin(node: Node, chain: str, receipts: Mapping[str, Receipt], *, complete: bool, run: str) -> Pin:
@@ -96,7 +105,7 @@ def fit_and_pin(node: Node, chain: str, receipts: Mapping[str, Receipt], *, comp
     assert isinstance(stage, FoldStage)
     card = read_card(folder)
     now = {key: receipt.digest for key, receipt in sorted(receipts.items())}
-    reason = refit_reason(node, chain, card, now)
+    reason = fold_reason(node, chain, card, now)
     damaged = damaged_files(folder, card) if card else set()
     if card and reason is None and not damaged and card["seen"] == now and card["fit"] == node.code("map"):
         return Pin(card["digest"])
