@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
@@ -12,11 +11,9 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from kxbatch.errors import ConfigError
 from kxbatch.spec.training import TrainingConfig
-from kxbatch.training.average import Average
 from kxbatch.training.backend import Read
-from kxbatch.training.layout import Layout, lasting_buffers
-from kxbatch.training.optimizers import state_shapes
 from kxbatch.training.precision import forward_context, training_precision
+from kxbatch.training.whole import WholeState
 
 
 class PlainBackend:
@@ -48,10 +45,7 @@ class PlainBackend:
         self.model: nn.Module = model.to(device)
         self._config = config
         self._optimizer = optimizer
-        self._layout = Layout.of(model, config)
-        self._weights = dict(model.named_parameters())
-        trained = {name: self._weights[name] for name in self._layout.trainable}
-        self._average = Average(trained, config.ema) if config.ema is not None else None
+        self._state = WholeState(self.model, config, optimizer)
 
     def forward_context(self) -> AbstractContextManager[None]:
         """Autocast, where the precision asks for it."""
@@ -63,7 +57,7 @@ class PlainBackend:
 
     def step(self, rate: float) -> Tensor:
         """Clip, update the weights and their average; returns the gradient's norm before clipping, 0-dim."""
-        trained = [p for p in self._weights.values() if p.grad is not None]
+        trained = [p for p in self.model.parameters() if p.grad is not None]
         norm = get_total_norm([p.grad for p in trained if p.grad is not None])
         if self._config.clip is not None:
             clip_grads_with_norm_(trained, self._config.clip, norm)
@@ -71,8 +65,7 @@ class PlainBackend:
             group["lr"] = rate
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
-        if self._average is not None:
-            self._average.update()
+        self._state.stepped()
         return norm
 
     def mean(self, value: Tensor) -> Tensor:
@@ -83,55 +76,21 @@ class PlainBackend:
         """Nobody to wait for."""
 
     def share(self) -> Iterator[tuple[str, Tensor]]:
-        """The whole state, one tensor at a time on the CPU; what the optimiser has not begun is zero, as it will begin."""
-        for name, parameter in self._weights.items():
-            yield f"weights/{name}", _whole(parameter)
-        for name in self._layout.trainable:
-            if self._average is not None:
-                yield f"average/{name}", _whole(self._average.shadows[name])
-            kept = self._optimizer.state.get(self._weights[name], {})
-            for key, shape in state_shapes(self._layout.optimizer, self._layout.weights[name]).items():
-                yield f"optimizer/{key}/{name}", _whole(kept[key]) if key in kept else torch.zeros(shape)
-        for name, buffer in lasting_buffers(self.model).items():
-            yield f"buffers/{name}", _whole(buffer)
+        """The whole state, one tensor at a time on the CPU."""
+        return self._state.share()
 
-    @torch.no_grad()
     def load(self, state: Read) -> None:
         """Take over a state that `share` gave in any number of processes.
 
         Raises:
             ConfigError: names or shapes are not those of this model; names them.
         """
-        self._layout.check(state)
-        for name, parameter in self._weights.items():
-            parameter.copy_(self._layout.read(state, f"weights/{name}"))
-        for name, buffer in lasting_buffers(self.model).items():
-            buffer.copy_(self._layout.read(state, f"buffers/{name}"))
-        for name in self._layout.trainable:
-            if self._average is not None:
-                self._average.shadows[name].copy_(self._layout.read(state, f"average/{name}"))
-            self._optimizer.state[self._weights[name]] = self._read_optimizer(state, name)
-
-    def _read_optimizer(self, state: Read, name: str) -> dict[str, Any]:
-        """State of one parameter; torch's fused optimisers count steps where the parameter lies, the others on the CPU."""
-        fused = bool(self._optimizer.defaults.get("fused"))
-        found: dict[str, Any] = {}
-        for key in state_shapes(self._layout.optimizer, self._layout.weights[name]):
-            value = self._layout.read(state, f"optimizer/{key}/{name}")
-            found[key] = value.to(self.device if key != "step" or fused else "cpu", copy=True)
-        return found
+        self._state.load(state)
 
     def averaged(self) -> AbstractContextManager[None]:
         """Within it the model has the averaged weights, where there are any; no step and no `share` belongs there."""
-        return self._average.in_force() if self._average is not None else nullcontext()
+        return self._state.averaged()
 
-    def weights(self) -> dict[str, Tensor]:
+    def weights(self) -> dict[str, Tensor] | None:
         """All weights and buffers, fp32 on the CPU; a tied parameter under its first name only."""
-        parts = {**self._weights, **lasting_buffers(self.model)}
-        return {name: _whole(value) for name, value in parts.items()}
-
-
-def _whole(value: Tensor) -> Tensor:
-    """A copy on the CPU, in fp32 if it is floating point: what is shared must not change with the next step."""
-    dtype = torch.float32 if value.is_floating_point() else value.dtype
-    return value.detach().to("cpu", dtype, copy=True)
+        return self._state.weights()

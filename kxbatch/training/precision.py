@@ -20,13 +20,13 @@ def training_precision(precision: str, device: torch.device) -> Precision:
 
 
 def forward_context(precision: Precision, device: torch.device, *, cache: bool = True) -> AbstractContextManager[None]:
-    """bf16 arithmetic on fp32 weights, if that is the precision.
+    """bf16 arithmetic, unless the precision is fp32; with bf16 weights, too, for it leaves norms and losses in fp32.
 
     Args:
         precision: as resolved.
         device: where the model computes.
         cache: keep a weight's bf16 copy until the context ends; not where weights are gathered for one layer at a time.
     """
-    if precision != "autocast":
+    if precision == "fp32":
         return nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16, cache_enabled=cache)
