@@ -197,9 +197,9 @@ class _Driver:
             self._scheduler.progress.say(f"input: {failure.message}", "error")
         result = RunResult(0, "done", "", self._job.output.path, self._records, self._failures, self._warnings)
         try:
-            for at in range(len(self._nodes)):
-                if self._nodes[at].name in self._wanted:
-                    self._stage(self._nodes[at])
+            for place in range(len(self._nodes)):
+                if self._nodes[place].name in self._wanted:
+                    self._stage(self._nodes[place])  # a node may be another one by now
         except Interrupted as error:
             result.exit_code, result.status, result.message = error.exit_code, "interrupted", str(error)
         except Stopped as error:

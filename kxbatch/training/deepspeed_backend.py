@@ -94,7 +94,7 @@ class DeepSpeedBackend:
 
     def mean(self, value: Tensor) -> Tensor:
         """Mean of a 0-dim or flat tensor over the processes, the same in all of them."""
-        total = value.detach().to(self.device, torch.float32, copy=True)
+        total = value.detach().to(self.device, copy=True)
         dist.all_reduce(total)
         return total / self.world
 

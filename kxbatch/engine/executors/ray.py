@@ -26,6 +26,7 @@ from kxbatch.engine.units import Unit
 from kxbatch.engine.worker import Assignment, Failure, Worker
 from kxbatch.errors import ConfigError, FatalError
 from kxbatch.spec.model import Resources
+from kxbatch.training.session import Session, Status, Watcher
 
 _POLL = 0.5
 _MOST_EXCUSED = (
@@ -256,6 +257,28 @@ class RayExecutor:
     def _end_workers(self) -> None:
         for slot in list(self._slots):
             self._dismiss(slot)
+
+    def train(self, session: Session, resources: Resources, watcher: Watcher) -> Status:
+        """Train on as many workers as the stage asks for.
+
+        Raises:
+            ConfigError: they do not fit on the cluster.
+            KxbatchError: see `training.ray_train.train_on_ray`.
+        """
+        from kxbatch.training.ray_train import train_on_ray  # torch
+
+        if self._cluster is None:
+            self._cluster, self._owner = connect(self._address)
+        self._end_workers()
+        self._cluster.look(now=True)
+        fit, wanted = self._cluster.fits(resources), session.config.workers
+        if fit < wanted:
+            raise ConfigError(
+                f"stage {session.name}: {wanted} workers with {resources.cpus:g} CPUs and {resources.gpus:g} GPUs each do not "
+                f"fit on the cluster, {fit} would (nodes: {self._cluster.words()}); lower training.workers or the "
+                "stage's resources: the model comes out the same"
+            )
+        return train_on_ray(session, resources, watcher)
 
     def close(self) -> None:
         """End the workers, and the local cluster if this executor started it."""
