@@ -249,6 +249,15 @@ def trained_stage(reference: str) -> str | None:
     return reference.removeprefix(TRAINED) if reference.startswith(TRAINED) else None
 
 
+def trained_path(reference: str, context: Context) -> str:
+    """The reference itself, or for `stage:NAME` the folder of what that stage left."""
+    name = trained_stage(reference)
+    if name is None:
+        return reference
+    assert context.trained is not None
+    return str(context.trained(name))
+
+
 @dataclass(frozen=True)
 class Side:
     """A block's lists from one pair of blocks.

@@ -1,4 +1,4 @@
-"""`embed`: texts to vectors, by any of four kinds of encoder."""
+"""`embed`: texts to vectors, by any of five kinds of encoder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import Field
 
 from kxbatch.data.vectors import to_arrow
 from kxbatch.spec.model import Operational, StageConfig
-from kxbatch.stages.base import Column, Context, Mapped, Stage
+from kxbatch.stages.base import Column, Context, Mapped, Stage, trained_path, trained_stage
 from kxbatch.stages.rows import rejections, usable_texts
 
 if TYPE_CHECKING:
@@ -22,7 +22,9 @@ class EmbedConfig(StageConfig):
 
     kind: Literal["embed"] = "embed"
     column: str | None = Field(None, description="text column; absent: the only one of the input")
-    model: str = Field(description="hub id, folder, 'package:<distribution>' or 'callable:<module>:<function>'")
+    model: str = Field(
+        description="hub id, folder, 'package:<distribution>', 'callable:<module>:<function>' or 'stage:<name>'"
+    )
     pooling: Literal["auto", "cls", "pooler", "last-mean", "first-last-mean"] = Field(
         "auto", description="how token vectors become one; auto: as the model says, else last-mean"
     )
@@ -54,8 +56,16 @@ class Embed(Stage[EmbedConfig]):
         """`embedding`."""
         return (Column("embedding", "vector"),)
 
+    @classmethod
+    def takes(cls, config: EmbedConfig) -> tuple[str, ...]:
+        """The stage that trains its encoder, if one does."""
+        name = trained_stage(config.model)
+        return () if name is None else (name,)
+
     def identity(self) -> dict[str, str]:
-        """Id and content digest of the model."""
+        """Id and content digest of the model; what a stage leaves is told apart by the engine."""
+        if trained_stage(self.config.model) is not None:
+            return {}
         from kxbatch.models.encoders import identify
 
         found = identify(self.config.model, offline=self.config.offline)
@@ -68,7 +78,7 @@ class Embed(Stage[EmbedConfig]):
         config = self.config
         self._encoder = load(
             EncoderSettings(
-                model=config.model,
+                model=trained_path(config.model, context),
                 pooling=config.pooling,
                 device=config.device if config.device != "auto" else ("cuda" if context.gpus else "cpu"),
                 precision=config.precision,

@@ -13,6 +13,7 @@ from kxbatch.errors import ConfigError
 
 CPU_TOKENS = 1024  # what one core keeps in its caches; measured best between 512 and 1024
 GPU_TOKENS = 65_536
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def resolve_device(device: str) -> str:

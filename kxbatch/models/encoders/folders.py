@@ -12,6 +12,7 @@ from kxbatch.errors import ConfigError, nearest
 TOKENIZER_FILES = (
     "tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model",
 )  # fmt: skip
+TRAINED_ARCHITECTURE = "kxbatch-text-encoder"  # in config.json of what a job trained
 MODULE_KINDS = ("Transformer", "Pooling", "Dense", "Normalize")
 _SENTENCE_CONFIGS = ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 _CONVERT = (
@@ -69,6 +70,21 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ConfigError(f"'{path}' holds a {type(found).__name__}, expected an object")
     return found
+
+
+def architecture(root: Path) -> str | None:
+    """What a folder says it is, if a job of kxbatch left it; None for models from elsewhere.
+
+    Raises:
+        ConfigError: it says something that is not known.
+    """
+    named = read_json(root / "config.json").get("architecture")
+    if named is not None and named != TRAINED_ARCHITECTURE:
+        raise ConfigError(
+            f"'{root / 'config.json'}': architecture '{named}' is not known; known is '{TRAINED_ARCHITECTURE}'"
+            f"{nearest(str(named), [TRAINED_ARCHITECTURE])}"
+        )
+    return named
 
 
 def read_folder(root: Path) -> ModelFolder:

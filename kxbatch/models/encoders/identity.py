@@ -6,8 +6,9 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
+from kxbatch.errors import ConfigError
 from kxbatch.models.encoders import hub, sources
-from kxbatch.models.encoders.folders import read_folder
+from kxbatch.models.encoders.folders import TOKENIZER_FILES, architecture, read_folder
 from kxbatch.models.encoders.protocol import ModelIdentity
 
 _SUFFIXES = {".safetensors", ".model", ".py"}
@@ -16,6 +17,7 @@ _NAMES = {
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
     "vocab.txt", "vocab.json", "merges.txt",
 }  # fmt: skip
+_TRAINED = ("config.json", "model.safetensors", "tokenizer.json")
 _OTHER_RUNTIMES = {"onnx", "openvino"}
 
 
@@ -48,7 +50,28 @@ def identify(model: str, *, offline: bool = False) -> ModelIdentity:
             return ModelIdentity(f"{source.module}:{source.function}", "callable", digest)
 
 
+def identify_tokenizer(tokenizer: str, *, offline: bool = False) -> str:
+    """Digest of the tokenizer that a file, a folder or a hub id names.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    path = Path(tokenizer).expanduser()
+    if path.is_file():
+        return _digest(path.parent, [path])
+    if any((path / name).is_file() for name in TOKENIZER_FILES):
+        return _digest(path, (p for p in path.iterdir() if "token" in p.name or p.name in TOKENIZER_FILES))
+    if not path.exists() and sources.is_hub_id(tokenizer):
+        return hub.revision(tokenizer, offline=offline)
+    raise ConfigError(
+        f"tokenizer = '{tokenizer}': no {TOKENIZER_FILES[0]} there; "
+        "write 'stage:<name>', a tokenizer.json, a folder with one, or a hub id"
+    )
+
+
 def _folder_digest(root: Path) -> str:
+    if architecture(root) is not None:
+        return _digest(root, (root / name for name in _TRAINED))  # receipts, states and evaluations lie beside them
     read_folder(root)
     return _digest(root, (p for p in root.rglob("*") if _matters(p.relative_to(root))))
 

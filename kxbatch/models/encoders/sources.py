@@ -12,7 +12,7 @@ from typing import Literal
 
 from kxbatch.errors import ConfigError, nearest
 
-FORMS = "a hub id 'org/name', a folder, 'package:<distribution>' or 'callable:<module>:<function>'"
+FORMS = "a hub id 'org/name', a folder, 'package:<distribution>', 'callable:<module>:<function>' or, in a job, 'stage:<name>'"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -90,11 +90,21 @@ def parse(model: str) -> HubModel | FolderModel | PackagedModel | CallableModel:
             return _packaged(rest)
         if prefix == "callable":
             return _callable(rest)
-        hint = nearest(prefix, ["package", "callable"])
+        if prefix == "stage":
+            raise ConfigError(
+                f"model = '{model}': a stage is named inside a job only; elsewhere give the folder it left, "
+                f"'OUTPUT/{rest}/_artifact'"
+            )
+        hint = nearest(prefix, ["package", "callable", "stage"])
         raise ConfigError(f"model = '{model}': '{prefix}:' is not known; write {FORMS}{hint}")
-    if _HUB_ID.fullmatch(model) and not model.startswith("."):
+    if is_hub_id(model):
         return HubModel(model)
     raise ConfigError(_no_folder(model, path))
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a string can be the id of a model on a hub."""
+    return _HUB_ID.fullmatch(name) is not None and not name.startswith(".")
 
 
 def _no_folder(model: str, path: Path) -> str:

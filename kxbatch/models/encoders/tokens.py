@@ -84,20 +84,21 @@ class Tokens:
 
     def _encodings(self, texts: Sequence[str]) -> list[Any]:
         prompted = [self._prompt + text for text in texts]
-        heads = [self._head(text) for text in prompted]
+        heads = [head(text, self.max_length) for text in prompted]
         encodings: list[Any] = self._backend.encode_batch_fast(heads)
-        for i, (text, head) in enumerate(zip(prompted, heads, strict=True)):
-            if len(head) < len(text) and not encodings[i].overflowing:
+        for i, (text, start) in enumerate(zip(prompted, heads, strict=True)):
+            if len(start) < len(text) and not encodings[i].overflowing:
                 encodings[i] = self._backend.encode(text)
         return encodings
 
-    def _head(self, text: str) -> str:
-        """The beginning of a very long text, cut at a space, so that the tokens that are kept stay as they were."""
-        limit = self.max_length * HEAD_CHARS_PER_TOKEN
-        if len(text) <= limit:
-            return text
-        cut = text.rfind(" ", 0, limit)
-        return text[:cut] if cut > 0 else text
+
+def head(text: str, tokens: int) -> str:
+    """The beginning of a very long text, cut at a space, so that the tokens that are kept stay as they were."""
+    limit = tokens * HEAD_CHARS_PER_TOKEN
+    if len(text) <= limit:
+        return text
+    cut = text.rfind(" ", 0, limit)
+    return text[:cut] if cut > 0 else text
 
 
 def _lower_casing(normalizer: Any) -> Any:

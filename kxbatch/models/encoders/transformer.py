@@ -15,6 +15,7 @@ from torch import Tensor
 from kxbatch.models.encoders.batches import cut_batches
 from kxbatch.models.encoders.device import (
     CPU_TOKENS,
+    DTYPES,
     GPU_TOKENS,
     cpu_has_bf16,
     resolve_device,
@@ -28,8 +29,6 @@ from kxbatch.models.encoders.pooling import Head, TokenStates, raw_head
 from kxbatch.models.encoders.protocol import Encoded, EncoderSettings, finished
 from kxbatch.models.encoders.sentence_modules import sentence_head
 from kxbatch.models.encoders.tokens import TokenizedTexts, Tokens, set_tokenizer_threads
-
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 class TransformerEncoder:
@@ -62,7 +61,7 @@ class TransformerEncoder:
         set_tokenizer_threads(settings.threads)
         settings = _resolved(settings, folder)
         tokenizer = load_tokenizer(folder, settings)
-        model, pooler = load_model(folder, settings, _DTYPES[settings.precision])
+        model, pooler = load_model(folder, settings, DTYPES[settings.precision])
         max_length = resolve_max_length(folder, settings, model, tokenizer)
         tokens = Tokens(tokenizer, max_length, settings.prompt, lower_case=folder.lower_case)
         if settings.pooling == "auto":
