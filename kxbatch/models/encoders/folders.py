@@ -78,7 +78,10 @@ def architecture(root: Path) -> str | None:
     Raises:
         ConfigError: it says something that is not known.
     """
-    named = read_json(root / "config.json").get("architecture")
+    try:
+        named = read_json(root / "config.json").get("architecture")
+    except ConfigError:
+        return None  # damaged: whoever loads it says so
     if named is not None and named != TRAINED_ARCHITECTURE:
         raise ConfigError(
             f"'{root / 'config.json'}': architecture '{named}' is not known; known is '{TRAINED_ARCHITECTURE}'"
