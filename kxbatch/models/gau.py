@@ -23,25 +23,26 @@ from kxbatch.models.text_encoder_config import TextEncoderConfig
 class GatedAttentionUnit(nn.Module):
     """A GAU without residual and norm: [B, L, D] to [B, L, D].
 
-    W_u, W_v and W_z are one matrix, `project`: one large product is faster than three.
+    W_u, W_v and W_z are matrices of their own: on a CPU what three products cost more than one is less than what it costs
+    to take their common output apart, to join the gradients, and to multiply by values that are not contiguous.
     """
 
     def __init__(self, config: TextEncoderConfig) -> None:
         super().__init__()
-        self.widths = [config.inner, config.inner, config.key_dim]
-        self.project = nn.Linear(config.dim, sum(self.widths), bias=config.bias)
+        self.u = nn.Linear(config.dim, config.inner, bias=config.bias)
+        self.v = nn.Linear(config.dim, config.inner, bias=config.bias)
+        self.z = nn.Linear(config.dim, config.key_dim, bias=config.bias)
         self.out = nn.Linear(config.inner, config.dim, bias=config.bias)
-        initialise(self.project, config)
-        initialise(self.out, config)
+        for linear in (self.u, self.v, self.z, self.out):
+            initialise(linear, config)
         self.scale = nn.Parameter(torch.ones(2, config.key_dim))  # g_q, g_k
         self.offset = nn.Parameter(torch.zeros(2, config.key_dim)) if config.bias else None  # b_q, b_k
 
     def forward(self, x_BLD: Tensor, frame: Frame) -> Tensor:
         """The branch."""
-        u_BLE, v_BLE, z_BLS = torch.split(F.silu(self.project(x_BLD)), self.widths, dim=-1)
-        q_BLS, k_BLS = self._queries_and_keys(z_BLS, frame)
-        mixed_BLE = explicit(q_BLS, k_BLS, v_BLE, frame.bias, frame.normalizer)
-        y_BLD: Tensor = self.out(u_BLE * mixed_BLE)
+        q_BLS, k_BLS = self._queries_and_keys(F.silu(self.z(x_BLD)), frame)
+        mixed_BLE = explicit(q_BLS, k_BLS, F.silu(self.v(x_BLD)), frame.bias, frame.normalizer)
+        y_BLD: Tensor = self.out(F.silu(self.u(x_BLD)) * mixed_BLE)
         return y_BLD
 
     def _queries_and_keys(self, z_BLS: Tensor, frame: Frame) -> tuple[Tensor, Tensor]:

@@ -6,6 +6,7 @@ the construction settles them.
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -32,7 +33,7 @@ class TokenEmbedding(nn.Module):
 
     def __init__(self, config: TextEncoderConfig) -> None:
         super().__init__()
-        self.weight = nn.Parameter(nn.init.normal_(Tensor(config.vocabulary, config.dim), std=EMBEDDING_STD))
+        self.weight = nn.Parameter(nn.init.normal_(torch.empty(config.vocabulary, config.dim), std=EMBEDDING_STD))
 
     def forward(self, x: Tensor, logits: bool = False) -> Tensor:
         """Vectors of ids, int64 [...] to [..., D]; with `logits` scores of every token, [..., D] to [..., V]."""
