@@ -57,8 +57,8 @@ class DeepSpeedConfig(Config):
 class TrainingConfig(Config):
     """How a model is trained."""
 
-    steps: int | None = Field(None, ge=0, description="optimiser steps; absent: what `epochs` says")
-    epochs: float | None = Field(None, gt=0, description="passes over the rows; absent with `steps`: 1")
+    steps: int | None = Field(None, ge=0, description="optimiser steps at most; absent: what `epochs` says")
+    epochs: float | None = Field(None, gt=0, description="passes over the rows at most; absent: as many as `steps` take, or 1")
     batch_rows: int = Field(32, ge=1, description="rows of one optimiser step, over all workers")
     micro_rows: int | None = Field(
         None, ge=1, description="rows that go through the model at once; absent: all of a step"
@@ -96,8 +96,6 @@ class TrainingConfig(Config):
 
     @model_validator(mode="after")
     def _batches_fit(self) -> TrainingConfig:
-        if self.steps is not None and self.epochs is not None:
-            raise ValueError("give steps or epochs, not both")
         if self.batch_rows % self.rows_at_once:
             raise ValueError(f"micro_rows = {self.micro_rows} does not divide batch_rows = {self.batch_rows}")
         if self.micro_batches % self.workers:

@@ -5,7 +5,7 @@ Devlin et al., BERT (2019); the recipe of GAU-alpha (Su 2022) is in docs/masked-
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -66,6 +66,8 @@ class TextModelConfig(Config):
 
 class MaskedLmConfig(StageConfig):
     """Trains a text encoder on a text column."""
+
+    leaves_rows: ClassVar[bool] = False
 
     kind: Literal["masked-lm"] = "masked-lm"
     column: str | None = Field(None, description="text column; absent: the only one of the input")

@@ -99,7 +99,7 @@ class TokenizerStage(FoldStage[TokenizerConfig]):
         tokenizer, fed = train(words, config.vocabulary, config.normalization, config.min_frequency)
         facts = _facts(words, tokenizer) | {"fed_words": int(fed.sum()), "drift": self.drift(pinned, current)}
         documents = {TOKENIZER: to_json(tokenizer), "tokenizer_config.json": _for_transformers()}
-        return Artifact(documents=documents | {"vocabulary.json": facts})
+        return Artifact(documents=documents | {"vocabulary.json": facts}, decides=tuple(documents))
 
 
 def _facts(words: WordCounts, tokenizer: Tokenizer) -> dict[str, Any]:

@@ -70,10 +70,10 @@ def order_of(session: Session) -> Order:
 
 def steps_of(config: TrainingConfig, order: Order) -> tuple[int, int]:
     """Steps of the whole training, and the number of its micro-batches; the last step may lack some."""
-    if config.steps is not None:
-        return config.steps, config.steps * config.micro_batches
-    total = order.micro_batches(config.epochs or 1.0)
-    return -(-total // config.micro_batches), total
+    limits = [] if config.steps is None else [config.steps * config.micro_batches]
+    if config.epochs is not None or not limits:
+        limits.append(order.micro_batches(config.epochs or 1.0))
+    return -(-min(limits) // config.micro_batches), min(limits)
 
 
 def encoded(session: Session, order: Order, piece: Piece) -> Iterator[pa.Table]:

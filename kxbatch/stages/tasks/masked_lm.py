@@ -92,7 +92,7 @@ class MaskedLmTask:
         documents = {CONFIG: self._trained.to_json(), TOKENIZER: self._tokenizer.to_json()}
         if self._config.evaluate_lengths:
             documents["evaluation.json"] = self._evaluation(model, validation)
-        return Artifact({WEIGHTS: arrays}, documents)
+        return Artifact({WEIGHTS: arrays}, documents, decides=(CONFIG, TOKENIZER))
 
     def describe(self) -> dict[str, Any]:
         """Fields of the encoder."""
