@@ -12,6 +12,7 @@ from kxbatch.errors import Abandoned, KxbatchError, nearest
 
 VERBS = {
     "run": "Run or resume a job.",
+    "train": "Train the models of a job.",
     "plan": "Show what a run would do; change nothing.",
     "status": "Show the state of a run, live or finished.",
     "verify": "Re-read everything an output claims to have.",

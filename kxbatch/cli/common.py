@@ -46,6 +46,12 @@ def volume_options(function: Function) -> Function:
     return click.option("-v", "--verbose", is_flag=True, help="Tracebacks, too.")(function)
 
 
+def run_options(function: Function) -> Function:
+    """What verbs that run a job take beside `job_options`: `--no-report`, `--json`, `-q` and `-v`."""
+    function = json_option(volume_options(function))
+    return click.option("--no-report", is_flag=True, help="Do not build report.html.")(function)
+
+
 def all_overrides(sets: Sequence[str], executor: str | None, address: str | None) -> list[str]:
     """Overrides in order of precedence: environment, then `--set`, then the named options."""
     found = []

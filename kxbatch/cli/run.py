@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,12 +11,11 @@ from kxbatch.cli.common import (
     all_overrides,
     job_argument,
     job_options,
-    json_option,
     loud,
     print_json,
     print_table,
     row_limit,
-    volume_options,
+    run_options,
 )
 
 if TYPE_CHECKING:
@@ -26,20 +25,8 @@ if TYPE_CHECKING:
 @click.command()
 @job_argument
 @job_options
-@click.option("--no-report", is_flag=True, help="Do not build report.html.")
-@json_option
-@volume_options
-def command(
-    job: str,
-    sets: tuple[str, ...],
-    executor: str | None,
-    address: str | None,
-    limit: int | None,
-    no_report: bool,
-    as_json: bool,
-    quiet: bool,
-    verbose: bool,
-) -> None:
+@run_options
+def command(job: str, **options: Any) -> None:
     """Run or resume a job: whatever is already done is kept, whatever is new or changed is done.
 
     \b
@@ -48,6 +35,23 @@ def command(
       kxbatch run job.toml --executor inline --limit 1000
       kxbatch run job.toml --set whiten.dim=128 --set job.output=out/trial
     """
+    perform(job, **options)
+
+
+def perform(
+    job: str,
+    *,
+    sets: tuple[str, ...],
+    executor: str | None,
+    address: str | None,
+    limit: int | None,
+    no_report: bool,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+    training_only: bool = False,
+) -> None:
+    """Run a job as the options say, tell what it came to, and end with its status."""
     from kxbatch.api import run
     from kxbatch.data.storage import Folder
     from kxbatch.report import PAGE
@@ -59,6 +63,7 @@ def command(
         limit=row_limit(limit),
         quiet=quiet,
         report=not no_report,
+        training_only=training_only,
     )
     page = Folder(result.output).file(PAGE)
     report = page.path if page.size() is not None else None

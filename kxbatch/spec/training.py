@@ -58,7 +58,9 @@ class TrainingConfig(Config):
     """How a model is trained."""
 
     steps: int | None = Field(None, ge=0, description="optimiser steps at most; absent: what `epochs` says")
-    epochs: float | None = Field(None, gt=0, description="passes over the rows at most; absent: as many as `steps` take, or 1")
+    epochs: float | None = Field(
+        None, gt=0, description="passes over the rows at most; absent: as many as `steps` take, or 1"
+    )
     batch_rows: int = Field(32, ge=1, description="rows of one optimiser step, over all workers")
     micro_rows: int | None = Field(
         None, ge=1, description="rows that go through the model at once; absent: all of a step"
