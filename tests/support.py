@@ -56,3 +56,15 @@ def tree_digests(output: Path, *, only: Callable[[Path], bool] = lambda path: Tr
         if path.is_file() and kept and "_kxbatch" not in relative.parts and path.name != "card.json" and only(relative):
             found[str(relative)] = hashlib.sha256(path.read_bytes()).hexdigest()
     return found
+
+
+def training_job(executor: str = "inline", model: dict[str, Any] | None = None, **training: Any) -> dict[str, Any]:
+    """A tokenizer and a tiny masked LM over `data/*.jsonl`; keyword arguments go to `stage.training`."""
+    settings = {"batch_rows": 8, "epochs": 2, "validation_share": 0.1, "log_every": 1, "precision": "fp32"} | training
+    encoder = {"kind": "masked-lm", "name": "encoder", "column": "text", "tokenizer": "stage:tokenizer", "max_length": 16}
+    encoder |= {"model": {"dim": 16, "layers": 2, "key_dim": 8} | (model or {}), "training": settings}
+    return {
+        "job": {"name": "train", "output": "out/train", "executor": executor},
+        "input": {"path": ["data/*.jsonl"], "id": "doc", "shard_size": "1kB"},
+        "stage": [{"kind": "tokenizer", "column": "text", "vocabulary": 300}, encoder],
+    }
