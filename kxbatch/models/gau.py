@@ -10,14 +10,42 @@ Shapes: B texts, L tokens, D width of the stream, E width of U and V, S width of
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from kxbatch.models.attention import Frame, explicit
 from kxbatch.models.initialisation import initialise
 from kxbatch.models.rope import turn
 from kxbatch.models.text_encoder_config import TextEncoderConfig
+
+
+def gate(u: Tensor, mixed: Tensor) -> Tensor:
+    """`silu(u) * mixed`, both [..., E]."""
+    if u.requires_grad and torch.is_grad_enabled():
+        y: Tensor = _Gate.apply(u, mixed)  # type: ignore[no-untyped-call]  # torch says nothing of it
+        return y
+    return F.silu(u) * mixed
+
+
+class _Gate(torch.autograd.Function):
+    """Computes silu(u) again in the backward pass: that is faster than fresh memory for what would be kept."""
+
+    @staticmethod
+    def forward(ctx: Any, u: Tensor, mixed: Tensor) -> Tensor:
+        ctx.save_for_backward(u, mixed)
+        return F.silu(u).mul_(mixed)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+        u, mixed = ctx.saved_tensors
+        u_grad = grads[0] * mixed
+        torch.ops.aten.silu_backward.grad_input(u_grad, u, grad_input=u_grad)
+        return u_grad, F.silu(u).mul_(grads[0])
 
 
 class GatedAttentionUnit(nn.Module):
@@ -42,7 +70,7 @@ class GatedAttentionUnit(nn.Module):
         """The branch."""
         q_BLS, k_BLS = self._queries_and_keys(F.silu(self.z(x_BLD)), frame)
         mixed_BLE = explicit(q_BLS, k_BLS, F.silu(self.v(x_BLD)), frame.bias, frame.normalizer)
-        y_BLD: Tensor = self.out(F.silu(self.u(x_BLD)) * mixed_BLE)
+        y_BLD: Tensor = self.out(gate(self.u(x_BLD), mixed_BLE))
         return y_BLD
 
     def _queries_and_keys(self, z_BLS: Tensor, frame: Frame) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ from gau_oracle import gau as oracle
 from gau_oracle import seen_pairs
 
 from kxbatch.models.attention import Frame, explicit, fused
-from kxbatch.models.gau import GatedAttentionUnit
+from kxbatch.models.gau import GatedAttentionUnit, gate
 from kxbatch.models.masks import Mask, valid_from_lengths
 from kxbatch.models.normalizers import row_factor, weights
 from kxbatch.models.norms import normalize
@@ -181,3 +181,9 @@ def test_the_norm_and_its_gradient() -> None:
     rounded = normalize("rmsnorm", x.detach().bfloat16().requires_grad_())
     assert torch.allclose(rounded.double(), expected, rtol=0.02, atol=0.01)
     assert normalize("rmsnorm", torch.zeros(2, 4, requires_grad=True)).tolist() == [[0.0] * 4] * 2
+
+
+def test_the_gate_and_its_gradient() -> None:
+    u, mixed = torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert torch.allclose(gate(u.requires_grad_(), mixed), u * u.sigmoid() * mixed, atol=1e-12)
+    assert torch.autograd.gradcheck(gate, (u, mixed.requires_grad_()))
