@@ -19,17 +19,17 @@ class MaskedLm(nn.Module):
         super().__init__()
         self.encoder = TextEncoder(config)
 
-    def forward(self, ids_BL: Tensor, mask: Mask, positions_M: Tensor) -> Tensor:
+    def forward(self, ids_BL: Tensor, mask: Mask, positions: Tensor) -> Tensor:
         """Logits at some tokens only: a product over the whole vocabulary for each token is most of a small model's time.
 
         Args:
             ids_BL: token ids, int64 [B, L].
             mask: who sees whom.
-            positions_M: the tokens asked for, `b * L + l`, int64 [M].
+            positions: the tokens asked for, `b * L + l`, int64 [M].
 
         Returns:
             [M, V].
         """
-        states_MD = self.encoder(ids_BL, mask).flatten(0, 1).index_select(0, positions_M)
+        states_MD = self.encoder(ids_BL, mask).flatten(0, 1).index_select(0, positions)
         logits_MV: Tensor = self.encoder.embedding(states_MD, logits=True)
         return logits_MV

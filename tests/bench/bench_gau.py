@@ -156,9 +156,9 @@ def rows(quick: bool) -> list[dict[str, Any]]:
     """Measures everything.
 
     Args:
-        quick: one block against two layers and three runs, in place of two against four and seven.
+        quick: one block against two layers and three runs, in place of two against four and five.
     """
-    blocks, runs = (1, 3) if quick else (2, 7)
+    blocks, runs = (1, 3) if quick else (2, 5)
     torch.set_num_threads(1)
     modes: tuple[Mode, ...] = ("weights", "autocast")
     return [row for mode in modes for length in (512, 1024) for row in compare(mode, length, blocks, runs)]
