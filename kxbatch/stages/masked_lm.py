@@ -5,7 +5,7 @@ Devlin et al., BERT (2019); the recipe of GAU-alpha (Su 2022) is in docs/masked-
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +16,7 @@ from kxbatch.errors import ConfigError
 from kxbatch.models.text_encoder_config import Block, Init, Normalizer, NormKind, NormPlace, TextEncoderConfig
 from kxbatch.spec.model import Config, Operational, StageConfig
 from kxbatch.spec.training import TrainingConfig
-from kxbatch.stages.base import Column, Context, Phase, Survey, TrainStage, trained_stage
+from kxbatch.stages.base import Column, Context, Survey, TrainStage, trained_stage
 from kxbatch.stages.rows import rejections, usable_texts
 
 if TYPE_CHECKING:
@@ -136,11 +136,6 @@ class MaskedLmStage(TrainStage[MaskedLmConfig]):
 
             found["segmenter_version"] = jieba_version()
         return found
-
-    def semantic(self, phase: Phase) -> dict[str, Any]:
-        """The architecture counts, not how its memory is saved."""
-        values = super().semantic(phase)
-        return values | {"model": self.config.model.semantic()} if "model" in values else values
 
     def survey(self, table: pa.Table, context: Context) -> Survey:
         """Bytes of each text, as far as they are read."""
