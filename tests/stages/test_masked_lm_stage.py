@@ -269,6 +269,21 @@ def test_evaluation_at_several_lengths(tokenizer: Path) -> None:
     assert finished(made, model).documents["evaluation.json"]["lengths"][0]["sequences"] == 0
 
 
+def test_the_report_of_fresh_weights(tokenizer: Path) -> None:
+    made = task(tokenizer, init_report=True)
+    state = torch.get_rng_state()
+    facts = finished(made, made.model()).documents["init.json"]
+    assert facts == finished(task(tokenizer, init_report=True), trained(made, TEXTS, 3)[0]).documents["init.json"]
+    assert (facts["layers"], len(facts["branch_ratio"])) == (2, 2)
+    torch.set_rng_state(state)
+    made.finish(made.model(), {}, lambda: iter([]))
+    after_model = torch.rand(3)
+    torch.set_rng_state(state)
+    made.model()
+    assert torch.equal(torch.rand(3), after_model), "it draws from a generator of its own"
+    assert "init.json" not in finished(task(tokenizer), made.model()).documents
+
+
 def test_the_folder_goes_on_where_it_ended(tokenizer: Path, tmp_path: Path) -> None:
     made = task(tokenizer)
     model, _ = trained(made, TEXTS, 5)

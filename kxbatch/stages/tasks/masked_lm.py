@@ -19,6 +19,8 @@ from torch import Tensor, nn
 
 from kxbatch.errors import ConfigError
 from kxbatch.models.encoders.folders import TRAINED_ARCHITECTURE
+from kxbatch.models.encoders.tokens import set_tokenizer_threads
+from kxbatch.models.init_report import init_report
 from kxbatch.models.masked_lm import MaskedLm
 from kxbatch.models.masking import choose, replace
 from kxbatch.models.masks import Mask
@@ -33,6 +35,7 @@ from kxbatch.stages.task import KEY, Batch, Loss
 from kxbatch.stages.tasks.length_evaluation import evaluate
 
 EVALUATION_DRAW = -1
+REPORTED_SEQUENCES = 8
 
 
 class MaskedLmTask:
@@ -40,6 +43,7 @@ class MaskedLmTask:
 
     def __init__(self, config: MaskedLmConfig, column: str, context: Context) -> None:
         self._config, self._column, self._context = config, column, context
+        set_tokenizer_threads(context.threads)
         self._tokenizer = load_tokenizer(trained_path(config.tokenizer, context), offline=config.offline)
         special = self._tokenizer.special
         self._frame = Frame(special["pad"], special["cls"], special["sep"])
@@ -92,6 +96,8 @@ class MaskedLmTask:
         documents = {CONFIG: self._trained.to_json(), TOKENIZER: self._tokenizer.to_json()}
         if self._config.evaluate_lengths:
             documents["evaluation.json"] = self._evaluation(model, validation)
+        if self._config.init_report:
+            documents["init.json"] = self._init_report()
         return Artifact({WEIGHTS: arrays}, documents, decides=(CONFIG, TOKENIZER))
 
     def describe(self) -> dict[str, Any]:
@@ -116,6 +122,14 @@ class MaskedLmTask:
             made = None if rows is None else self._sequences(rows, EVALUATION_DRAW, length)
             found.append(evaluate(model, made, length, guesses))
         return {"mask_share": self._config.mask_share, "trained_at": self._config.max_length, "lengths": found}
+
+    def _init_report(self) -> dict[str, Any]:
+        """Of fresh weights; random tokens will do, for fresh weights know no words."""
+        shape = (REPORTED_SEQUENCES, self._config.max_length)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self._context.seed)
+            drawn_BL = torch.randint(len(self._ordinary), shape)
+            return init_report(_lasting(self._encoder), torch.from_numpy(self._ordinary).long()[drawn_BL])
 
     def _check_initial(self, folder: Path) -> None:
         start = TrainedText.read(folder)
