@@ -29,7 +29,20 @@ def models() -> dict[str, type[BaseModel]]:
     """Name of a table -> the model it is made from."""
     found: dict[str, type[BaseModel]] = {"job": JobSection, "job.quarantine": QuarantineBudget, "input": InputSection}
     found |= {"stage": StageConfig, "stage.resources": Resources}
-    return found | config_types()
+    for kind, config in config_types().items():
+        found[kind] = config
+        found |= tables(config)
+    return found
+
+
+def tables(model: type[BaseModel], where: str = "stage") -> dict[str, type[BaseModel]]:
+    """Tables inside a stage's own table, and tables inside those."""
+    found: dict[str, type[BaseModel]] = {}
+    for key, field in model.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel) and inner is not Resources:
+            found |= {f"{where}.{key}": inner, **tables(inner, f"{where}.{key}")}
+    return found
 
 
 def type_words(annotation: Any, metadata: list[Any]) -> str:
@@ -38,7 +51,10 @@ def type_words(annotation: Any, metadata: list[Any]) -> str:
     if get_origin(annotation) is Literal:
         return " or ".join(f"`{json.dumps(option)}`" for option in options)
     if get_origin(annotation) is tuple:
-        return "list of texts"
+        inner = options[0]
+        if get_origin(inner) is tuple:
+            return "list of pairs"
+        return f"list of {type_words(inner, [])}s" if inner is not str else "list of texts"
     if len(options) == 1:  # X | None
         return type_words(options[0], metadata)
     if hasattr(annotation, "__metadata__"):
