@@ -276,7 +276,8 @@ def test_the_report_of_fresh_weights(tokenizer: Path) -> None:
     assert facts == finished(task(tokenizer, init_report=True), trained(made, TEXTS, 3)[0]).documents["init.json"]
     assert (facts["layers"], len(facts["branch_ratio"])) == (2, 2)
     torch.set_rng_state(state)
-    made.finish(made.model(), {}, lambda: iter([]))
+    with torch.inference_mode():  # as the trainer calls it
+        made.finish(made.model(), {}, lambda: iter([]))
     after_model = torch.rand(3)
     torch.set_rng_state(state)
     made.model()
