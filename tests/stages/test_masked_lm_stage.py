@@ -276,8 +276,11 @@ def test_the_report_of_fresh_weights(tokenizer: Path) -> None:
     assert facts == finished(task(tokenizer, init_report=True), trained(made, TEXTS, 3)[0]).documents["init.json"]
     assert (facts["layers"], len(facts["branch_ratio"])) == (2, 2)
     torch.set_rng_state(state)
-    with torch.inference_mode():  # as the trainer calls it
-        made.finish(made.model(), {}, lambda: iter([]))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):  # as the trainer calls it
+        assert finished(made, made.model()).documents["init.json"] == facts
+    assert facts["one_step_change"] > 0
+    torch.set_rng_state(state)
+    made.finish(made.model(), {}, lambda: iter([]))
     after_model = torch.rand(3)
     torch.set_rng_state(state)
     made.model()

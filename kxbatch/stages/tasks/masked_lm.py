@@ -126,7 +126,12 @@ class MaskedLmTask:
     def _init_report(self) -> dict[str, Any]:
         """Of fresh weights; random tokens will do, for fresh weights know no words."""
         shape = (REPORTED_SEQUENCES, self._config.max_length)
-        with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
+        with (
+            torch.random.fork_rng(devices=[]),
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            torch.autocast("cpu", enabled=False),  # it keeps cast weights, and would not see the step
+        ):
             torch.manual_seed(self._context.seed)
             drawn_BL = torch.randint(len(self._ordinary), shape)
             return init_report(_lasting(self._encoder), torch.from_numpy(self._ordinary).long()[drawn_BL])
