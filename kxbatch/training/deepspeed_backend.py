@@ -81,16 +81,31 @@ class DeepSpeedBackend:
         self._engine.backward(loss)
 
     def step(self, rate: float) -> Tensor:
-        """Clip, update the weights and their average; returns the gradient's norm before clipping, 0-dim."""
+        """Clip, update the weights and their average; returns the gradient's norm before clipping, 0-dim.
+
+        Where the norm is not finite, weights, optimiser and average stay as they are.
+        """
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-        norm = None
-        if not self._zero:  # DeepSpeed clips without telling the norm
-            norm = get_total_norm([p.grad for p in self._engine.module.parameters() if p.grad is not None])
-        self._engine.step()
+        norm = self._step_whole() if self._zero == 0 else self._step_sharded()
         self._engine.set_gradient_accumulation_boundary(False)
-        self._state.stepped()
-        return torch.as_tensor(self._engine.get_global_grad_norm() if norm is None else norm, dtype=torch.float32)
+        if norm.isfinite():
+            self._state.stepped()
+        return norm
+
+    def _step_sharded(self) -> Tensor:
+        """ZeRO leaves out the step of a gradient that is not finite."""
+        self._engine.step()
+        return torch.as_tensor(self._engine.get_global_grad_norm(), dtype=torch.float32)
+
+    def _step_whole(self) -> Tensor:
+        """At stage 0 DeepSpeed leaves out nothing, and clips without telling the norm."""
+        norm = get_total_norm([p.grad for p in self._engine.module.parameters() if p.grad is not None])
+        if norm.isfinite():
+            self._engine.step()
+        else:
+            self._engine.zero_grad()
+        return norm
 
     def mean(self, value: Tensor) -> Tensor:
         """Mean of a 0-dim or flat tensor over the processes, the same in all of them."""

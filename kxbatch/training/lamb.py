@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim.adamw import adamw
 
 
 class Lamb(Optimizer):
@@ -20,8 +20,8 @@ class Lamb(Optimizer):
         w <- w - rate * |w| / |u| * u
 
     where the trust ratio `|w| / |u|` is 1 if either norm is 0. The norms are Euclidean, over the whole parameter, so a
-    parameter must not be cut up or joined with others. State of each: `step` (fp32, 0-dim, in memory), `exp_avg` and
-    `exp_avg_sq` (as the parameter).
+    parameter must not be cut up or joined with others. State of each: `step` (fp32, 0-dim), `exp_avg` and `exp_avg_sq` (as
+    the parameter).
 
     Args:
         params: parameters or groups.
@@ -39,7 +39,7 @@ class Lamb(Optimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.01,
     ) -> None:
-        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "fused": True})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -57,41 +57,53 @@ class Lamb(Optimizer):
                 loss = closure()
         for group in self.param_groups:
             weights = [p for p in group["params"] if p.grad is not None]
-            if weights:
-                self._update(weights, group)
+            for bunch in _bunches(weights):
+                self._update(bunch, group)
         return loss
 
     def _update(self, weights: list[Tensor], group: dict[str, Any]) -> None:
-        directions = self._directions(weights, group)
+        descents = self._descents(weights, group)
         if group["weight_decay"]:
-            torch._foreach_add_(directions, weights, alpha=group["weight_decay"])
+            torch._foreach_sub_(descents, weights, alpha=group["weight_decay"])
         weight_norms = torch.stack(torch._foreach_norm(weights))
-        direction_norms = torch.stack(torch._foreach_norm(directions))
-        moves = (weight_norms > 0) & (direction_norms > 0)
-        trust = torch.where(moves, weight_norms / direction_norms, 1.0)  # stays on the device: no waiting for the GPU
-        torch._foreach_mul_(directions, list(trust.unbind()))
-        torch._foreach_add_(weights, directions, alpha=-group["lr"])
+        descent_norms = torch.stack(torch._foreach_norm(descents))
+        moves = (weight_norms > 0) & (descent_norms > 0)
+        trust = torch.where(moves, weight_norms / descent_norms, 1.0)  # stays on the device: no waiting for the GPU
+        torch._foreach_mul_(descents, list((group["lr"] * trust).unbind()))
+        torch._foreach_add_(weights, descents)
 
-    def _directions(self, weights: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
-        """Adam's directions; the corrections `1 / (1 - beta^t)` are folded into the denominator, which saves a pass."""
-        beta1, beta2 = group["betas"]
-        gradients = [p.grad for p in weights if p.grad is not None]
+    def _descents(self, weights: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
+        """Minus Adam's directions: where a step of rate 1 from 0 ends, without decay; torch has a one-pass kernel for it."""
         states = [self.state[p] or self._begin(p) for p in weights]
-        first, second = [s["exp_avg"] for s in states], [s["exp_avg_sq"] for s in states]
-        for state in states:
-            state["step"] += 1
-        steps = [state["step"].item() for state in states]
-        torch._foreach_lerp_(first, gradients, 1 - beta1)
-        torch._foreach_mul_(second, beta2)
-        torch._foreach_addcmul_(second, gradients, gradients, 1 - beta2)
-        roots = torch._foreach_sqrt(second)
-        torch._foreach_mul_(roots, [(1 - beta1**t) / math.sqrt(1 - beta2**t) for t in steps])
-        torch._foreach_add_(roots, [(1 - beta1**t) * group["eps"] for t in steps])
-        return list(torch._foreach_div(first, roots))
+        ends = [torch.zeros_like(p) for p in weights]
+        adamw(
+            ends,
+            [p.grad for p in weights if p.grad is not None],
+            [state["exp_avg"] for state in states],
+            [state["exp_avg_sq"] for state in states],
+            max_exp_avg_sqs=[],
+            state_steps=[state["step"] for state in states],
+            fused=True,
+            amsgrad=False,
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
+            lr=1.0,
+            weight_decay=0.0,
+            eps=group["eps"],
+            maximize=False,
+        )
+        return ends
 
     def _begin(self, weight: Tensor) -> dict[str, Tensor]:
         state: dict[str, Tensor] = self.state[weight]
-        state["step"] = torch.zeros((), dtype=torch.float32)
+        state["step"] = torch.zeros((), dtype=torch.float32, device=weight.device)
         state["exp_avg"] = torch.zeros_like(weight)
         state["exp_avg_sq"] = torch.zeros_like(weight)
         return state
+
+
+def _bunches(weights: list[Tensor]) -> list[list[Tensor]]:
+    """What is updated together: on a GPU all, for few launches; on a CPU one by one, for each then stays in the caches."""
+    if not weights:
+        return []
+    return [weights] if weights[0].is_cuda else [[weight] for weight in weights]

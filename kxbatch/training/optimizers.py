@@ -22,7 +22,7 @@ def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Opt
     """
     groups = decay_groups(model, config.weight_decay)
     if config.kind == "adafactor":  # torch's own `eps` is a pair of floors, not an addition to the root
-        return torch.optim.Adafactor(groups, lr=config.rate, foreach=True)
+        return torch.optim.Adafactor(groups, lr=config.rate)
     betas = (config.beta1, config.beta2)
     if config.kind == "lamb":
         return Lamb(groups, lr=config.rate, betas=betas, eps=config.epsilon)

@@ -56,16 +56,20 @@ class PlainBackend:
         (loss / self._config.micro_batches).backward()  # type: ignore[no-untyped-call]
 
     def step(self, rate: float) -> Tensor:
-        """Clip, update the weights and their average; returns the gradient's norm before clipping, 0-dim."""
+        """Clip, update the weights and their average; returns the gradient's norm before clipping, 0-dim.
+
+        Where the norm is not finite, weights, optimiser and average stay as they are.
+        """
         trained = [p for p in self.model.parameters() if p.grad is not None]
         norm = get_total_norm([p.grad for p in trained if p.grad is not None])
         if self._config.clip is not None:
             clip_grads_with_norm_(trained, self._config.clip, norm)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-        self._optimizer.step()
+        if norm.isfinite():
+            self._optimizer.step()
+            self._state.stepped()
         self._optimizer.zero_grad(set_to_none=True)
-        self._state.stepped()
         return norm
 
     def mean(self, value: Tensor) -> Tensor:
