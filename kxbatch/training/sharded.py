@@ -201,7 +201,7 @@ class ShardedState:
     def _release(self) -> None:
         """At stage 3 some whole weights stay where they were last used: let them be put together anew."""
         if self._stage3:
-            self._engine.empty_partition_cache()
+            self._zero.empty_partition_cache()
 
     def _at_hand(self, parameter: nn.Parameter, writer: int | None = None) -> Any:
         from deepspeed.runtime.zero import GatheredParameters

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -65,10 +66,11 @@ def test_the_average_follows_and_is_in_force_only_within() -> None:
         train(held, step, step + 1)
         shadow = {name: 0.75 * value + 0.25 * held.weights()[name] for name, value in shadow.items()}
     now = held.weights()
-    with pytest.raises(KeyError), held.averaged():
-        for name, value in held.weights().items():
-            torch.testing.assert_close(value, shadow[name], rtol=0, atol=1e-6)
+    with suppress(KeyError), held.averaged():
+        averaged = held.weights()
         raise KeyError
+    for name, value in averaged.items():
+        torch.testing.assert_close(value, shadow[name], rtol=0, atol=1e-6)
     assert same(held.weights(), now)
     train(held, 4, 5)
     assert not same(held.weights(), now)
@@ -142,5 +144,5 @@ def test_a_state_of_another_model_is_refused_by_name() -> None:
         held.load({**state, "weights/linear.wieght": torch.zeros(1)})
     with pytest.raises(ConfigError, match=r"'weights/linear\.weight' has shape \[2, 2\], here it is \[15, 7\]"):
         held.load({**state, "weights/linear.weight": torch.zeros(2, 2)})
-    with pytest.raises(ConfigError, match=r"has no 'optimizer/row_var/embedding\.weight'"):
+    with pytest.raises(ConfigError, match=r"has no .*'optimizer/row_var/embedding\.weight'"):
         backend(optimizer={"kind": "adafactor"}).load(state)

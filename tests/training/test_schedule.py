@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -68,7 +70,7 @@ def test_rises_to_the_peak_once_and_falls_to_the_floor(kind: str, warmup: int, s
     assert all(0 <= share <= 1 for share in shares)
     assert shares[: peak + 1] == sorted(shares[: peak + 1])
     falling = shares[peak:]
-    assert all(a >= b - 1e-12 for a, b in zip(falling, falling[1:], strict=False))
+    assert all(a >= b - 1e-12 for a, b in pairwise(falling))
     if peak < steps:
         assert shares[peak] == 1
     if peak < steps - 1 and kind != "constant":
