@@ -29,6 +29,9 @@ from kxbatch.training.whole import WholeState
 class DeepSpeedBackend:
     """`Backend` of a model that processes share by ZeRO. They are joined already, or RANK and its kin say how.
 
+    At stage 3 DeepSpeed puts a linear layer of its own in the place of torch's, for the whole process: it lets go of
+    weights between forward and backward, and under autocast rounds once more than torch's does.
+
     Args:
         model: fp32, the same in all processes; DeepSpeed takes it over.
         config: precision, batches, clipping, averaging and ZeRO stage.
