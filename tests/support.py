@@ -61,7 +61,13 @@ def tree_digests(output: Path, *, only: Callable[[Path], bool] = lambda path: Tr
 def training_job(executor: str = "inline", model: dict[str, Any] | None = None, **training: Any) -> dict[str, Any]:
     """A tokenizer and a tiny masked LM over `data/*.jsonl`; keyword arguments go to `stage.training`."""
     settings = {"batch_rows": 8, "epochs": 2, "validation_share": 0.1, "log_every": 1, "precision": "fp32"} | training
-    encoder = {"kind": "masked-lm", "name": "encoder", "column": "text", "tokenizer": "stage:tokenizer", "max_length": 16}
+    encoder = {
+        "kind": "masked-lm",
+        "name": "encoder",
+        "column": "text",
+        "tokenizer": "stage:tokenizer",
+        "max_length": 16,
+    }
     encoder |= {"model": {"dim": 16, "layers": 2, "key_dim": 8} | (model or {}), "training": settings}
     return {
         "job": {"name": "train", "output": "out/train", "executor": executor},

@@ -15,10 +15,10 @@ from support import sealed
 
 from kxbatch.data.receipts import Receipt, load_receipt
 from kxbatch.data.storage import Folder
+from kxbatch.engine.cards import read_card
 from kxbatch.engine.defects import recorded_defects
 from kxbatch.engine.job import Job, load_job
 from kxbatch.engine.manifest import read_manifest
-from kxbatch.engine.cards import read_card
 from kxbatch.engine.phases.pairing import recorded_patches
 from kxbatch.engine.record import read_record
 from kxbatch.errors import ConfigError, FatalError, KxbatchError

@@ -13,8 +13,8 @@ from fuzz.guard import verb
 from support import audit_job, tree_digests, write_texts
 
 import kxbatch as kx
-from kxbatch.data.storage import Folder
 from kxbatch.data.documents import publish_sealed
+from kxbatch.data.storage import Folder
 from kxbatch.errors import ConfigError, KxbatchError
 
 pytest_plugins = ["finished"]
