@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +18,7 @@ from kxbatch.engine.export import KIND
 from kxbatch.engine.manifest import read_manifest
 from kxbatch.errors import ConfigError, DataError
 from kxbatch.spec.model import NAME
+from kxbatch.stages.base import TRAINED
 
 _MODEL = ("model", "model_digest")
 _OF_PART = ("stage", "stage_version", "job", "fingerprint", "configuration", "upstream")
@@ -28,7 +30,7 @@ class Step:
     """One file on the way from the source to the file asked about.
 
     Attributes:
-        what: `stage`, `export`, `source`, or `missing` for a file that is gone.
+        what: `stage`, `artifact`, `export`, `source`, or `missing` for a file that is gone.
         file: its path or URL.
         name: of the stage or the job.
         facts: kind, version, model, configuration, fingerprint; of a source: rows, size, time of change.
@@ -114,14 +116,33 @@ def _part(file: File, rows: int, footer: dict[str, str], below: frozenset[File])
     step.artifact = _artifact_facts(stage, receipt, step.notes)
     if "neighbours" in receipt.ingredients:
         step.notes.append("its lists come from comparing its rows with those of all parts of the stage it reads")
+    taken = _taken(output, footer)
     if footer["upstream"] == "input":
-        step.made_from = _sources(output, key)
+        step.made_from = [*_sources(output, key), *taken]
         return step
     above = _above(output.child(footer["upstream"]).file(file.name), below)
     if above.receipt and above.receipt["digest"] != receipt.ingredients["input"]:
         step.notes.append(f"{footer['upstream']}/{file.name} was made again since; this part is stale")
-    step.made_from = [above]
+    step.made_from = [above, *taken]
     return step
+
+
+def _taken(output: Folder, facts: Mapping[str, Any]) -> list[Step]:
+    """The artifacts of other stages that a part or an artifact was made with, and what those were made with."""
+    return [_trained(output, key.removeprefix(TRAINED), facts[key]) for key in sorted(facts) if key.startswith(TRAINED)]
+
+
+def _trained(output: Folder, name: str, used: str) -> Step:
+    folder = output.child(name, ARTIFACT) if NAME.fullmatch(name) else None
+    card = read_card(folder) if folder else None
+    if folder is None or card is None or "fitted" not in card:
+        return Step("missing", str(folder.path if folder else name), name, notes=["the artifact is gone"])
+    names = ("kind", "version", "digest", "configuration")
+    facts = {key: card[key] for key in names if key in card} | {"rows": card["fitted"]["rows"]}
+    facts |= {"by_run": card["fitted"]["run"], "at": card["fitted"]["at"]}
+    facts |= {key: card.get("training", {}).get(key) for key in ("status", "step", "best") if "training" in card}
+    notes = [] if card["digest"] == used else ["it was made again since; what was made with it is stale"]
+    return Step("artifact", folder.path, name, facts, notes=notes, made_from=_taken(output, card))
 
 
 def _configuration(file: File, text: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from kxbatch.data.receipts import Receipt, read_receipts
 from kxbatch.data.storage import Folder, output_folder
 from kxbatch.engine.record import read_record
 from kxbatch.errors import ConfigError, nearest
+from kxbatch.stages.registry import stage_types
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,13 @@ class Output:
         """What a stage reads: the name of another stage, or `input`."""
         index = self.stages.index(self._known(stage))
         declared = self.record["job"]["stage"][index]["input"]
-        return str(declared or (self.stages[index - 1] if index else "input"))
+        return str(declared or ([name for name in self.stages[:index] if self.leaves_rows(name)] or ["input"])[-1])
+
+    def leaves_rows(self, stage: str) -> bool:
+        """Whether a stage leaves parts, or an artifact alone."""
+        kinds = {entry["name"]: entry["kind"] for entry in self.record["job"]["stage"]}
+        kind = stage_types().get(kinds[self._known(stage)])
+        return kind is None or kind.config_type.leaves_rows
 
     def receipts(self, stage: str) -> dict[str, Receipt]:
         """Receipts of a stage's parts, by shard: those that the last run found or made good."""
@@ -58,6 +65,7 @@ class Output:
             ConfigError: no such stage, or nothing is finished yet.
         """
         names = [self._known(stage) for stage in stages] if stages is not None else self.stages
+        names = [name for name in names if self.leaves_rows(name)]
         receipts = {name: self.receipts(name) for name in names}
         keys = sorted({key for found in receipts.values() for key in found})
         if not keys:

@@ -125,7 +125,7 @@ def run_job(
             everything = result.exit_code == 0 and limit is None and not training_only
             keep_defects(job.output, lambda defect: not driver.mended(defect, everything=everything))
         result.seconds = time.monotonic() - started
-        publish_record(job, result, corpus, nodes, run)
+        publish_record(job, result, corpus, driver.nodes, run)
         progress.end(result.status, result.exit_code)
     return result
 
@@ -161,7 +161,11 @@ def trained_names(job: Job, nodes: Sequence[Node]) -> frozenset[str]:
 
 
 class _Driver:
-    """Goes through the stages in order; holds what one stage leaves for the next."""
+    """Goes through the stages in order; holds what one stage leaves for the next.
+
+    Attributes:
+        nodes: the stages; those that take an artifact are built anew once it is there.
+    """
 
     def __init__(
         self,
@@ -174,7 +178,7 @@ class _Driver:
         limit: int | None,
         wanted: frozenset[str],
     ) -> None:
-        self._job, self._nodes, self._corpus, self._scheduler = job, nodes, corpus, scheduler
+        self._job, self.nodes, self._corpus, self._scheduler = job, nodes, corpus, scheduler
         self._run, self._token, self._wanted = run, token, wanted
         self._shards: dict[str, list[InputShard]] = {"input": corpus_shards(job, corpus, limit)}
         self._chains = {node.name: node.chain for node in nodes} | {"input": _input_chain(job)}
@@ -197,9 +201,9 @@ class _Driver:
             self._scheduler.progress.say(f"input: {failure.message}", "error")
         result = RunResult(0, "done", "", self._job.output.path, self._records, self._failures, self._warnings)
         try:
-            for place in range(len(self._nodes)):
-                if self._nodes[place].name in self._wanted:
-                    self._stage(self._nodes[place])  # a node may be another one by now
+            for place in range(len(self.nodes)):
+                if self.nodes[place].name in self._wanted:
+                    self._stage(self.nodes[place])  # a node may be another one by now
         except Interrupted as error:
             result.exit_code, result.status, result.message = error.exit_code, "interrupted", str(error)
         except Stopped as error:
@@ -290,8 +294,8 @@ class _Driver:
     def _rebuild(self) -> None:
         """What takes an artifact that is new is another stage now."""
         nodes = build_tree(self._job, self._corpus.columns)
-        self._nodes = [node.fenced(self._job.fence) if self._job.fence else node for node in nodes]
-        self._chains |= {node.name: node.chain for node in self._nodes}
+        self.nodes = [node.fenced(self._job.fence) if self._job.fence else node for node in nodes]
+        self._chains |= {node.name: node.chain for node in self.nodes}
 
     def _pairs(
         self, node: Node, assignment: Assignment, shards: list[InputShard], pin: Pin, *, whole: bool

@@ -79,11 +79,13 @@ class StageCheck:
         sound = self._files(receipts)
         parts = [receipt for receipt in receipts if receipt.phase == "map"]
         self._schemas([receipt for receipt in parts if receipt.key in sound])
-        for receipt in parts:
+        accounts = parts or [receipt for receipt in receipts if receipt.phase == "survey"]
+        for receipt in accounts:
             self._rows(receipt)
+        units = units if parts else frozenset()
         for key in sorted(units - {receipt.key for receipt in parts} - {defect.key for defect in self.defects}):
             self._defect(key, receipt_name("map", key), "the receipt is gone")
-        self._orphans(parts)
+        self._orphans(parts, accounts)
         self._patches()
         self._artifact()
         self.checked = Checked(
@@ -91,7 +93,7 @@ class StageCheck:
             len(receipts),
             sum(receipt.bytes for receipt in receipts),
             sum(receipt.rows_out for receipt in parts),
-            sum(receipt.quarantined for receipt in parts),
+            sum(receipt.quarantined for receipt in accounts),
         )
 
     def _defect(self, key: str, file: str, problem: str) -> None:
@@ -149,7 +151,7 @@ class StageCheck:
         """Every row went through or was set aside."""
         if receipt.rows_in != receipt.rows_out + receipt.quarantined:
             words = f"{receipt.rows_in} rows in, but {receipt.rows_out} out and {receipt.quarantined} set aside"
-            self._defect(receipt.key, receipt_name("map", receipt.key), words)
+            self._defect(receipt.key, receipt_name(receipt.phase, receipt.key), words)
         name = quarantine_name(receipt.key)
         try:
             rows = read_footer(self._folder.file(name))[1] if self._folder.exists(name) else 0
@@ -161,7 +163,7 @@ class StageCheck:
         elif (self._digests([self._folder.file(name)])[0] or "") != receipt.quarantine_digest:
             self._defect(receipt.key, name, "content differs from what the receipt says")
 
-    def _orphans(self, parts: Sequence[Receipt]) -> None:
+    def _orphans(self, parts: Sequence[Receipt], accounts: Sequence[Receipt]) -> None:
         """Files that no receipt speaks for: readers of the bare folder would take them for data."""
         files = {receipt.file for receipt in parts}
         keys = {receipt.key for receipt in parts} | {defect.key for defect in self.defects}
@@ -169,6 +171,7 @@ class StageCheck:
         for name in self._folder.names(".parquet"):
             if name not in files and name.removesuffix(".parquet") not in keys:
                 self._defect("", name, words)
+        keys |= {receipt.key for receipt in accounts}
         for name in self._folder.child(BOOKKEEPING, "quarantine").names(".parquet"):
             if name.removesuffix(".parquet") not in keys:
                 self._defect("", quarantine_name(name.removesuffix(".parquet")), words)

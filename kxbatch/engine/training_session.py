@@ -35,12 +35,14 @@ class TrainingSession:
         assignment: of the stage's workers.
         tasks: how to read each shard.
         surveys: file of each shard's survey, in the stage's folder.
+        rows: rows of each shard that are trained on.
         identity: fingerprint of everything that decides the weights.
     """
 
     assignment: Assignment
     tasks: tuple[Mapping[str, Any], ...]
     surveys: tuple[str, ...]
+    rows: tuple[int, ...]
     identity: str
 
     @property

@@ -40,8 +40,9 @@ from kxbatch.spec.training import TrainingConfig
 from kxbatch.stages.base import Context, FoldStage, PairsStage, Phase, Side, Stage, TrainStage, checked_rows
 from kxbatch.stages.registry import stage_types
 from kxbatch.stages.task import Task
-from kxbatch.training.order import row_keys
+from kxbatch.training.order import held_out, row_keys
 
+HELD_OUT = "held_out_rows"  # counter of a survey
 Policy = Literal["retry", "park", "stop"]
 
 
@@ -229,6 +230,7 @@ class Worker:
                 f"stage {self._a.stage}: {len(survey.sizes)} sizes for {len(rows)} usable rows; every row must count"
             )
         keys = row_keys(table.column("id").filter(pa.array(usable)).to_pylist())
+        context.counters[HELD_OUT] = int(held_out(keys, self._stage.training.validation_share).sum())
         arrays: Arrays = {"rows": rows, "sizes": survey.sizes, "keys": keys}
         self._retract(unit)
         published = publish_arrays(self.folder, unit.file, arrays)

@@ -59,13 +59,12 @@ def order_of(session: Session) -> Order:
         DataError: there is none to train on.
     """
     config = session.config
-    rows = tuple(len(training_rows(session, shard).rows) for shard in range(session.shards))
-    if not sum(rows):
+    if not sum(session.rows):
         raise DataError(
             f"stage {session.name}: no row to train on: every row was set aside or held out; "
             "`kxbatch quarantine show` tells why, training.validation_share how many are held out"
         )
-    return Order(session.seed, rows, config.rows_at_once, config.shuffle_rows)
+    return Order(session.seed, session.rows, config.rows_at_once, config.shuffle_rows)
 
 
 def steps_of(config: TrainingConfig, order: Order) -> tuple[int, int]:

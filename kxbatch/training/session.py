@@ -63,6 +63,10 @@ class Session(Protocol):
     def shards(self) -> int:
         """How many shards there are."""
 
+    @property
+    def rows(self) -> tuple[int, ...]:
+        """Rows of each shard that are trained on: neither set aside nor held out."""
+
     def surveyed(self, shard: int) -> ShardRows:
         """The usable rows of a shard."""
 

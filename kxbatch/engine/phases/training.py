@@ -21,7 +21,7 @@ from kxbatch.engine.phases.folding import Pin, refit_reason
 from kxbatch.engine.phases.shards import InputShard
 from kxbatch.engine.training_session import RESULT, TRAINING, TrainingSession
 from kxbatch.engine.units import Unit, state_file
-from kxbatch.engine.worker import Assignment
+from kxbatch.engine.worker import HELD_OUT, Assignment
 from kxbatch.spec.fingerprint import fingerprint
 from kxbatch.stages.base import TrainStage
 
@@ -39,6 +39,7 @@ _RESULT = TypeAdapter(_Result)
 def survey_units(node: Node, shards: Sequence[InputShard]) -> list[Unit]:
     """One unit a shard, which tells its usable rows and their sizes."""
     common = {"configuration": node.code("survey"), "columns": fingerprint(node.stage.columns)}
+    common["held_out"] = str(_training(node).training.validation_share)
     return [
         Unit(
             "survey",
@@ -102,6 +103,7 @@ class Training:
             assignment,
             tuple(dict(shard.task) for shard, _ in held),
             tuple(receipt.file for _, receipt in held),
+            tuple(receipt.rows_out - int(receipt.counters.get(HELD_OUT, 0)) for _, receipt in held),
             self.identity,
         )
 
