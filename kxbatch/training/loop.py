@@ -324,7 +324,9 @@ class _Training:
         with torch.no_grad(), self._backend.forward_context():
             artifact = self._task.finish(model, weights, self._validation)
         curve = [line for line in self._history.lines if "warning" not in line]
-        facts = asdict(self.progress) | {"status": status, "steps": self._steps, "world": self._backend.world}
+        exported = self.progress.best_step if status == "stopped early" else self.progress.step
+        facts = asdict(self.progress) | {"status": status, "steps": self._steps, "exported_step": exported}
+        facts["world"] = self._backend.world
         artifact.documents["training.json"] = {**facts, "history": curve, "architecture": self._task.describe()}
         self._history.publish()
         self._session.conclude(artifact, facts)

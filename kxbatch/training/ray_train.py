@@ -6,78 +6,26 @@ worker is started again from the newest state, as often as the stage's attempts 
 
 from __future__ import annotations
 
+import re
 import tempfile
 import threading
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import ray
 import ray.train
-import torch
-from ray.data import ExecutionOptions
-from ray.train.torch import TorchConfig, TorchTrainer, get_device
-from torch import nn
+from ray.train.torch import TorchConfig, TorchTrainer
 
-from kxbatch.errors import ConfigError, DataError, FatalError, KxbatchError, RetryableError
+from kxbatch.errors import FatalError, KxbatchError, RetryableError
 from kxbatch.spec.model import Resources
-from kxbatch.training.backend import Backend
-from kxbatch.training.deepspeed_backend import DeepSpeedBackend
-from kxbatch.training.deepspeed_config import deepspeed_config
-from kxbatch.training.feed import Piece, encoded, order_of, pieces
-from kxbatch.training.loop import train
-from kxbatch.training.optimizers import make_optimizer
-from kxbatch.training.order import Order, Window
+from kxbatch.training.mailbox import Mailbox
+from kxbatch.training.ray_feed import SHARDS, RayFeed
 from kxbatch.training.session import Session, Status, Watcher
 
-POSITION = "position.json"  # the micro-batch from which readers begin, as process 0 says after it took over a state
-SETTINGS = "deepspeed.json"
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _POLL = 0.25
 _TIMEOUT = 1800  # seconds that processes wait for each other: one may be saving a large state
-
-
-class _Mailbox:
-    """Between process 0 and the driver, wherever they are."""
-
-    def __init__(self) -> None:
-        self._lines: list[dict[str, Any]] = []
-        self._stop = False
-        self._end: Status | KxbatchError | None = None
-
-    def tell(self, facts: dict[str, Any]) -> None:
-        self._lines.append(facts)
-
-    def take(self) -> list[dict[str, Any]]:
-        lines, self._lines = self._lines, []
-        return lines
-
-    def stop(self) -> None:
-        self._stop = True
-
-    def stopping(self) -> bool:
-        return self._stop
-
-    def end(self, how: Status | KxbatchError) -> None:
-        if not isinstance(self._end, KxbatchError):
-            self._end = how
-
-    def ended(self) -> Status | KxbatchError | None:
-        return self._end
-
-
-class _Remote:
-    """`Watcher` of process 0."""
-
-    def __init__(self, mailbox: Any) -> None:
-        self._mailbox = mailbox
-
-    def tell(self, facts: dict[str, Any]) -> None:
-        self._mailbox.tell.remote(facts)
-
-    def stopping(self) -> bool:
-        return bool(ray.get(self._mailbox.stopping.remote()))
 
 
 def train_on_ray(session: Session, resources: Resources, watcher: Watcher) -> Status:
@@ -112,16 +60,16 @@ def train_on_ray(session: Session, resources: Resources, watcher: Watcher) -> St
 def _reason(ended: Status | KxbatchError | None, error: Exception | None) -> str:
     if isinstance(ended, KxbatchError):
         return str(ended)
-    words = str(error).strip().splitlines() if error else []
-    died = next((line.strip() for line in words if "died" in line or "Error" in line), words[-1] if words else "")
-    return f"a training worker failed ({died[:300]})" if died else "a training worker failed"
+    words = [_COLOURS.sub("", line).strip() for line in str(error).splitlines()] if error else []
+    telling = [line for line in words if line and ("Error:" in line or "died" in line)]
+    return f"a training worker failed ({telling[-1][:300]})" if telling else "a training worker died"
 
 
 def _attempt(
     session: Session, resources: Resources, watcher: Watcher
 ) -> tuple[Status | KxbatchError | None, Exception | None]:
     """One start of all processes; how process 0 says it ended, and what Ray says."""
-    mailbox = ray.remote(_Mailbox).options(num_cpus=0).remote()
+    mailbox = ray.remote(Mailbox).options(num_cpus=0).remote()
     outcome: list[Exception | None] = []
     with tempfile.TemporaryDirectory(prefix="kxbatch-ray-train-", ignore_cleanup_errors=True) as place:
         thread = threading.Thread(
@@ -155,8 +103,8 @@ def _fit(session: Session, resources: Resources, mailbox: Any, place: Path, outc
         torch_config=TorchConfig(backend="nccl" if resources.gpus else "gloo", timeout_s=_TIMEOUT),
         scaling_config=scaling,
         run_config=ray.train.RunConfig(name=session.name, storage_path=str(place)),
-        datasets={"shards": ray.data.range(session.shards)},
-        dataset_config=_Feed(session, _reader_cpus(session, resources)),
+        datasets={SHARDS: ray.data.range(session.shards)},
+        dataset_config=RayFeed(session, _reader_cpus(session, resources)),
     )
     try:
         trainer.fit()
@@ -181,77 +129,7 @@ def _reader_cpus(session: Session, resources: Resources) -> float:
 
 
 def _work(session: Session, mailbox: Any) -> None:
-    """One process."""
-    torch.set_num_threads(session.threads)
-    rank = ray.train.get_context().get_world_rank()
-    try:
-        status = train(session, partial(_backend, session), partial(_tables, session), _Remote(mailbox))
-    except (ConfigError, DataError, FatalError, RetryableError) as error:
-        ray.get(mailbox.end.remote(_plain(error)))
-        raise
-    if rank == 0:
-        ray.get(mailbox.end.remote(status))
+    """One process; what it needs is loaded there and not in Ray's controller, which unpickles this function, too."""
+    from kxbatch.training.ray_worker import work
 
-
-def _plain(error: KxbatchError) -> KxbatchError:
-    """The error as one of the four kinds, which every process can unpickle."""
-    kind = next(kind for kind in (ConfigError, DataError, RetryableError, FatalError) if isinstance(error, kind))
-    return kind(str(error))
-
-
-def _backend(session: Session, model: nn.Module) -> Backend:
-    device, config = get_device(), session.config
-    override = session.override()
-    optimizer = make_optimizer(model.to(device), config.optimizer)
-    backend = DeepSpeedBackend(model, config, device, optimizer, override)
-    if backend.rank == 0:
-        session.folder().publish_json(SETTINGS, deepspeed_config(config, backend.world, device, override))
-    return backend
-
-
-def _tables(session: Session, order: Order, first: int, last: int, backend: Backend) -> Iterator[pa.Table]:
-    """Encoded rows of this process, from Ray Data."""
-    if backend.rank == 0:
-        session.folder().publish_json(POSITION, {"first": first, "last": last})
-    backend.barrier()
-    shard = ray.train.get_dataset_shard("shards")
-    for batch in shard.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=2):
-        if batch.num_rows:
-            yield batch
-
-
-class _Feed(ray.train.DataConfig):  # type: ignore[misc]  # Ray is untyped
-    """Gives every process its own stream: its micro-batches, in order, from where the state says."""
-
-    def __init__(self, session: Session, cpus: float) -> None:
-        super().__init__()
-        self._session, self._cpus = session, cpus
-
-    def configure(self, datasets: Any, world_size: int, *args: Any, **kwargs: Any) -> list[dict[str, Any]]:
-        """One iterator a process; asked for once process 0 has taken over a state."""
-        options = ExecutionOptions(preserve_order=True, verbose_progress=False)
-        ray.data.DataContext.get_current().execution_options = options
-        ray.data.DataContext.get_current().enable_progress_bars = False
-        position = self._session.folder().read_json(POSITION)
-        order = order_of(self._session)
-        return [{"shards": self._stream(order, position, rank, world_size)} for rank in range(world_size)]
-
-    def _stream(self, order: Order, position: dict[str, int], rank: int, world: int) -> Any:
-        rows = [_row(piece) for piece in pieces(order, position["first"], position["last"], rank, world)]
-        dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
-        return dataset.map_batches(
-            partial(_encode, self._session, order), batch_size=1, batch_format="pyarrow", num_cpus=self._cpus
-        ).iterator()
-
-
-def _row(piece: Piece) -> dict[str, Any]:
-    window = {f"window_{name}": value for name, value in vars(piece.window).items()}
-    return {**{name: value for name, value in vars(piece).items() if name != "window"}, **window}
-
-
-def _encode(session: Session, order: Order, batch: pa.Table) -> Iterator[pa.Table]:
-    """A reader: one window for one process."""
-    for row in batch.to_pylist():
-        window = {name.removeprefix("window_"): row.pop(name) for name in list(row) if name.startswith("window_")}
-        window["shards"] = tuple(window["shards"])
-        yield from encoded(session, order, Piece(Window(**window), **row))
+    work(session, mailbox)

@@ -1,0 +1,258 @@
+"""Trainings in one process, from job to artifact: what is left, what is not repeated, what resumes, what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from support import training_job, write_texts
+
+import kxbatch
+from kxbatch.errors import ConfigError
+
+RUN = "import json,sys,kxbatch; r=kxbatch.run(json.load(open('job.json')),report=False); print(r.message); sys.exit(r.exit_code)"
+
+
+@pytest.fixture
+def texts(workplace: Path) -> Path:
+    write_texts(workplace / "data/a.jsonl", 0, 120)
+    return workplace
+
+
+def history(output: str | Path = "out/train", stage: str = "encoder") -> list[dict[str, Any]]:
+    path = Path(output, stage, "_training/history.jsonl")
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def losses(output: str | Path = "out/train") -> dict[int, float]:
+    return {line["step"]: line["loss"] for line in history(output) if "loss" in line}
+
+
+def card(stage: str = "encoder", output: str = "out/train") -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(Path(output, stage, "_artifact/card.json").read_text())
+    return found
+
+
+def refusal(job: dict[str, Any]) -> str:
+    """Why a job is not run, or not to its end: an error of configuration in either case."""
+    try:
+        result = kxbatch.run(job, report=False)
+    except ConfigError as error:
+        return str(error)
+    assert result.exit_code == 2
+    return result.message
+
+
+def with_embed(job: dict[str, Any]) -> dict[str, Any]:
+    embed = {"kind": "embed", "input": "input", "column": "text", "model": "stage:encoder", "precision": "fp32"}
+    return {**job, "stage": [*job["stage"], embed]}
+
+
+@pytest.mark.usefixtures("texts")
+def test_a_job_trains_and_applies_and_repeats_nothing() -> None:
+    job = with_embed(training_job())
+    only = kxbatch.run(job, report=False, training_only=True)
+    assert only.exit_code == 0
+    assert [stage.name for stage in only.stages] == ["tokenizer", "encoder"]
+    assert not Path("out/train/embed").exists()
+    assert losses()[1] > 5.5  # near log 300: nothing is known yet
+    trained = card()
+    assert trained["training"]["status"] == "trained"
+    assert trained["fitted"]["rows"] == 120
+
+    done = kxbatch.run(job, report=False)
+    assert done.exit_code == 0
+    assert card() == trained
+    vectors = kxbatch.open("out/train").scan().collect()
+    assert vectors.height == 120
+    assert np.isfinite(vectors["embedding"].to_numpy()).all()
+    assert kxbatch.run(job, report=False).status == "unchanged"
+
+    write_texts(Path("data/b.jsonl"), 500, 10)  # new rows are embedded with the model as it is
+    assert kxbatch.run(job, report=False).exit_code == 0
+    assert card()["digest"] == trained["digest"]
+    assert kxbatch.open("out/train").scan().collect().height == 130
+
+
+@pytest.mark.usefixtures("texts")
+def test_a_new_training_makes_stale_what_was_made_with_the_old_one() -> None:
+    kxbatch.run(with_embed(training_job()), report=False)
+    before = card()
+    changed = with_embed(training_job(optimizer={"rate": 0.002}))
+    plan = {(phase.stage, phase.phase): phase for phase in kxbatch.plan(changed).phases}
+    assert plan["encoder", "train"].stale == 1
+    assert plan["encoder", "survey"].stale == 0
+    assert plan["embed", "map"].stale == plan["embed", "map"].total
+    assert "waits for encoder" in plan["embed", "map"].reasons
+    result = kxbatch.run(changed, report=False)
+    assert result.exit_code == 0
+    assert card()["digest"] != before["digest"]
+    assert not any(unit["reused"] for unit in result.stages[-1].units)
+    workers = kxbatch.plan(with_embed(training_job(optimizer={"rate": 0.002}, keep_last=5, deepspeed={"zero": 3})))
+    assert workers.to_do == 0  # how it is run decides nothing
+
+
+@pytest.mark.usefixtures("texts")
+@pytest.mark.parametrize("ema", [None, 0.9])
+def test_a_killed_training_ends_as_an_undisturbed_one(ema: float | None) -> None:
+    job = training_job(checkpoint_every=5, ema=ema, epochs=4, model={"dropout": 0.1})
+    kxbatch.run(job, report=False)
+    calm, weights = losses(), load_file("out/train/encoder/_artifact/model.safetensors")
+    shutil.rmtree("out")
+    Path("job.json").write_text(json.dumps(job))
+    child = subprocess.Popen([sys.executable, "-c", RUN], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    while not Path("out/train/encoder/_training/step-00000010/state.json").exists():
+        assert child.poll() is None, child.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    child.kill()
+    child.wait()
+    assert not Path("out/train/encoder/_artifact").exists()
+    done = subprocess.run([sys.executable, "-c", RUN], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert losses() == calm  # every step once, each with the very same loss
+    again = load_file("out/train/encoder/_artifact/model.safetensors")
+    assert all(np.array_equal(weights[name], again[name]) for name in weights)
+
+
+@pytest.mark.usefixtures("texts")
+def test_a_damaged_state_is_told_and_an_older_one_taken(capsys: pytest.CaptureFixture[str]) -> None:
+    job = training_job(checkpoint_every=5)
+    kxbatch.run(job, report=False, quiet=True)
+    calm, digest = losses(), card()["digest"]
+    states = sorted(Path("out/train/encoder/_training").glob("step-*"))
+    share = next(states[-1].glob("share-*"))
+    share.write_bytes(share.read_bytes()[:-4] + b"XXXX")
+    shutil.rmtree("out/train/encoder/_artifact")
+    Path("out/train/encoder/_training/result.json").unlink()
+    assert kxbatch.run(job, report=False).exit_code == 0
+    assert f"{share.name} is damaged" in capsys.readouterr().err
+    assert losses() == calm
+    assert card()["digest"] == digest
+
+
+@pytest.mark.usefixtures("texts")
+def test_states_are_kept_as_asked_and_the_best_one_is_what_early_stop_leaves() -> None:
+    job = training_job(
+        epochs=None,
+        steps=40,
+        checkpoint_every=4,
+        validate_every=4,
+        keep_last=1,
+        early_stop=3,
+        optimizer={"rate": 1e-30},
+    )
+    result = kxbatch.run(job, report=False)  # with this rate no validation is better than the first
+    assert result.exit_code == 0
+    facts = card()["training"]
+    assert facts["status"] == "stopped early"
+    assert facts["best_step"] == 4
+    assert facts["exported_step"] == 4
+    assert [line["step"] for line in history() if "validation_loss" in line] == [4, 8, 12, 16]
+    kept = sorted(path.parent.name for path in Path("out/train/encoder/_training").glob("step-*/state.json"))
+    assert kept == ["step-00000004", "step-00000016"]
+
+
+@pytest.mark.usefixtures("texts")
+def test_a_loss_that_is_no_number_ends_the_job_with_the_facts() -> None:
+    job = training_job(checkpoint_every=2, clip=None, optimizer={"rate": 1e38}, schedule={"kind": "constant"})
+    result = kxbatch.run(job, report=False)
+    assert result.exit_code == 1
+    for words in ("step ", "rate 1e+38", "losses before", "Lower training.optimizer.rate"):
+        assert words in result.message
+    assert not Path("out/train/encoder/_artifact/card.json").exists()
+
+
+@pytest.mark.usefixtures("texts")
+def test_a_diverged_training_may_leave_its_last_good_state() -> None:
+    job = training_job(clip=None, optimizer={"rate": 1e38}, epochs=None, steps=30, on_divergence="record")
+    result = kxbatch.run(job, report=False)
+    assert result.exit_code == 0
+    facts = card()["training"]
+    assert facts["status"] == "diverged"
+    assert facts["step"] == 0
+    weights = load_file("out/train/encoder/_artifact/model.safetensors")
+    assert all(np.isfinite(value).all() for value in weights.values())
+    assert history()[-1]["diverged"] is True
+
+
+def test_rows_that_cannot_be_trained_on_are_set_aside_and_none_left_is_an_error(workplace: Path) -> None:
+    rows = [{"doc": f"d{i}", "text": ["", "  ", None][i % 3]} for i in range(9)]
+    Path("data").mkdir()
+    Path("data/a.jsonl").write_text("\n".join(map(json.dumps, [*rows, {"doc": "x", "text": "some words here"}])))
+    job = training_job()
+    job["job"]["quarantine"] = {"max_share": 1.0}
+    result = kxbatch.run(job, report=False)
+    encoder = result.stages[-1]
+    assert (encoder.rows_in, encoder.rows_out, encoder.rows_quarantined) == (10, 1, 9)
+    Path("data/a.jsonl").write_text("\n".join(map(json.dumps, [*rows[:2], {"doc": "y", "text": None}])))
+    shutil.rmtree("out")
+    job["stage"][0] = {"kind": "tokenizer", "column": "doc", "vocabulary": 300}
+    result = kxbatch.run(job, report=False)
+    assert result.exit_code == 3
+    assert "no row to train on" in result.message
+
+
+@pytest.mark.usefixtures("texts")
+@pytest.mark.parametrize(
+    ("training", "words"),
+    [
+        ({"workers": 3, "batch_rows": 8, "micro_rows": 2}, "allowed are 1, 2, 4"),
+        ({"workers": 2, "micro_rows": 4}, "one process has one worker"),
+        ({"precision": "bf16"}, "needs DeepSpeed"),
+        ({"micro_rows": 3}, "does not divide batch_rows"),
+        ({"early_stop": 2}, "early_stop needs validate_every"),
+        ({"schedule": {"kind": "piecewise"}}, "points"),
+        ({"optimizer": {"kind": "lamp"}}, "lamb"),
+        ({"rat": 1}, "unknown key"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(training: dict[str, Any], words: str) -> None:
+    assert words in refusal(training_job(**training))
+
+
+@pytest.mark.usefixtures("texts")
+def test_an_artifact_is_taken_only_from_a_stage_that_leaves_one() -> None:
+    job = training_job()
+    job["stage"][1]["tokenizer"] = "stage:tokeniser"
+    with pytest.raises(ConfigError, match=r"did you mean 'tokenizer'"):
+        kxbatch.plan(job)
+    job = with_embed(training_job())
+    job["stage"][2]["input"] = "encoder"
+    with pytest.raises(ConfigError, match="leaves an artifact and no rows"):
+        kxbatch.plan(job)
+
+
+@pytest.mark.usefixtures("texts")
+def test_weights_of_another_architecture_are_refused_field_by_field() -> None:
+    kxbatch.run(training_job(steps=2), report=False)
+    job = training_job(steps=2, model={"layers": 3})
+    job["job"]["output"] = "out/other"
+    job["stage"][1]["initialize"] = "out/train/encoder/_artifact"
+    job["stage"][1]["tokenizer"] = "out/train/encoder/_artifact"
+    result = kxbatch.run(job, report=False)
+    assert result.exit_code == 2
+    assert "layers" in result.message
+    assert "3" in result.message
+
+
+@pytest.mark.usefixtures("texts")
+def test_a_damaged_artifact_is_found_and_made_again_from_the_last_state() -> None:
+    from kxbatch.engine.verify import verify
+
+    kxbatch.run(training_job(), report=False)
+    digest, model = card()["digest"], Path("out/train/encoder/_artifact/model.safetensors")
+    model.write_bytes(model.read_bytes()[:-4] + b"XXXX")
+    assert [defect.file for defect in verify("out/train").defects] == ["_artifact/model.safetensors"]
+    assert kxbatch.run(training_job(), report=False).exit_code == 0
+    assert card()["digest"] == digest
+    assert verify("out/train").defects == []
