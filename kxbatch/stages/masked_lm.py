@@ -138,9 +138,10 @@ class MaskedLmStage(TrainStage[MaskedLmConfig]):
         return found
 
     def survey(self, table: pa.Table, context: Context) -> Survey:
-        """Bytes of each text, as far as they are read."""
+        """Bytes of each text, as far as they are read; all alike where texts are joined."""
         texts, reasons, words = usable_texts(table, self.column)
-        most = np.iinfo(np.int32).max if self.config.pack else self.config.max_length * BYTES_PER_TOKEN
+        # nothing of joined texts is padded, and sorted by size one step would have 100 times the tokens of another
+        most = 1 if self.config.pack else self.config.max_length * BYTES_PER_TOKEN
         sizes = np.minimum(pc.binary_length(texts).to_numpy(), most).astype(np.int32)
         return Survey(sizes, rejections(table, reasons, words))
 
