@@ -67,9 +67,17 @@ def open(path: str | Path) -> Output:
 
 def build_report(output: str | Path) -> str:
     """Build `report.html` of an output; returns its path."""
+    from kxbatch.data.storage import output_folder
+    from kxbatch.engine.record import RECORD
+    from kxbatch.engine.status import PROGRESS
     from kxbatch.engine.texts import row_texts
     from kxbatch.report import build
 
+    folder = output_folder(str(output), Path.cwd())
+    if not folder.exists(RECORD) and folder.exists(
+        PROGRESS
+    ):  # the first run is at work, or died: no texts are known yet
+        return build(folder).path
     folder = open_output(output).folder
     return build(folder, lambda ids: row_texts(folder, ids)).path
 

@@ -19,14 +19,14 @@ def build(output: Folder, texts: Texts | None = None) -> File:
     Sections whose files are absent do not appear, so a failed or unfinished run has a report too.
 
     Args:
-        output: folder that a run has written; holds at least `run.json`.
+        output: folder that a run has written; holds at least `run.json`, or `progress.json` of a first run.
         texts: looks up the texts of a few dozen row ids; ids that it leaves out are shown without a text.
 
     Returns:
         The page. It is replaced as a whole or not at all.
 
     Raises:
-        DataError: `run.json` is missing, or a file of the output is not what a run writes.
+        DataError: both are missing, or a file of the output is not what a run writes.
     """
     from kxbatch.report.page import render
     from kxbatch.report.reader import read

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 WIDTH, HEIGHT = 300, 214  # points; the size of a phone, where letters are smallest
 INK, MUTED, LINE, BEFORE, AFTER, PAPER = "#010101", "#020202", "#030303", "#040404", "#050505", "#060606"
+SERIES = ("#070707", "#080808", "#090909", "#0a0a0a", "#0b0b0b", "#0c0c0c", "#0d0d0d", "#0e0e0e")
 VARIABLES = {INK: "ink", MUTED: "muted", LINE: "line", BEFORE: "before", AFTER: "after", PAPER: "card"}
+VARIABLES |= dict(zip(SERIES, ("one", "two", "three", "four", "five", "six", "seven", "eight"), strict=True))
 SETTINGS: dict[Any, Any] = {
     "axes.axisbelow": True,
     "axes.edgecolor": LINE,
@@ -47,7 +49,7 @@ SETTINGS: dict[Any, Any] = {
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
-def draw(name: str, description: str, paint: Callable[[Axes], None], height: int = HEIGHT) -> str:
+def draw(name: str, description: str, paint: Callable[[Axes], None], height: int = HEIGHT, width: int = WIDTH) -> str:
     """Draw one figure.
 
     Args:
@@ -55,6 +57,7 @@ def draw(name: str, description: str, paint: Callable[[Axes], None], height: int
         description: what the figure shows, for those who cannot see it.
         paint: puts the data on the axes, in the sentinel colours of this module.
         height: in points.
+        width: in points; the wider, the smaller the letters where there is little room.
 
     Returns:
         An `<svg>` element.
@@ -64,7 +67,7 @@ def draw(name: str, description: str, paint: Callable[[Axes], None], height: int
 
     buffer = io.BytesIO()
     with context(["default", SETTINGS]):
-        figure = Figure(figsize=(WIDTH / 72, height / 72), dpi=72, layout="constrained")
+        figure = Figure(figsize=(width / 72, height / 72), dpi=72, layout="constrained")
         paint(figure.add_subplot())
         nameless = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(buffer, format="svg", metadata=nameless)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TypeVar
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from kxbatch.report import figures, wording
+from kxbatch.report.elements import Figure, Key, Tile
 from kxbatch.report.reader import Contents
 from kxbatch.report.record import StageRun
+from kxbatch.report.training_section import section, setting
+from kxbatch.report.training_section import tiles as training_tiles
 
 T = TypeVar("T")
 TONES = ("before", "after")
@@ -28,35 +30,6 @@ MEASURES = (
     ("atkinson", "number", "Atkinson index", "0 is equal; weighs the rows found least"),
     ("groupie_ratio", "percent", "Groupie ratio", "share of all slots that the largest hub fills"),
 )
-
-
-@dataclass(frozen=True)
-class Tile:
-    """A key number: its value now, and before where there is something to compare with."""
-
-    label: str
-    form: str
-    values: tuple[float | None, ...]
-    note: str
-
-
-@dataclass(frozen=True)
-class Key:
-    """One entry of a figure's legend."""
-
-    tone: str
-    label: str
-    value: str = ""
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A drawn figure, its legend, and one sentence on how to read it."""
-
-    title: str
-    svg: Markup
-    caption: str
-    keys: tuple[Key, ...] = ()
 
 
 def render(contents: Contents) -> str:
@@ -81,18 +54,20 @@ def render(contents: Contents) -> str:
         most_failures=MOST_FAILURES,
         ended_well=contents.run.status in ("done", "unchanged") and contents.run.exit_code in (0, None),
         tiles=list(tiles(contents)),
+        training=section(contents.trainings) if contents.trainings else None,
+        setting=setting,
         hubness_figures=list(hubness_figures(contents)),
         spectrum_figures=[list(spectrum_figures(at, contents)) for at in range(len(contents.spectra))],
         time_figures=list(time_figures(contents.run.stages)),
         tones=dict(zip([graph.label for graph in contents.compared], _tones(contents.compared), strict=True)),
         measures=MEASURES,
         forms=forms,
-        job=json.dumps(contents.run.job, indent=2, ensure_ascii=False),
+        job=json.dumps(contents.run.job, indent=2, ensure_ascii=False) if contents.recorded else "",
     )
 
 
 def tiles(contents: Contents) -> Iterator[Tile]:
-    """The five numbers that matter; those that the run did not measure are left out."""
+    """The five numbers that matter, and those of a training; those that the run did not measure are left out."""
     stages, graphs = contents.run.stages, [graph.measures for graph in contents.compared]
     aside = sum(stage.rows_quarantined or 0 for stage in stages)
     rows = contents.run.input.rows
@@ -100,6 +75,7 @@ def tiles(contents: Contents) -> Iterator[Tile]:
         rows = stages[0].rows_in
     if rows is not None:
         yield Tile("Rows", "number", (rows,), f"{wording.number(aside)} set aside" if aside else "none set aside")
+    yield from training_tiles(contents.trainings)
     if graphs:
         k = graphs[-1].k
         yield Tile(

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
-
-from pydantic import ValidationError
 
 from kxbatch.data.storage import Folder
 from kxbatch.errors import DataError
 from kxbatch.report import RowId, Texts
+from kxbatch.report.loading import R, load
 from kxbatch.report.neighbourhood import Neighbourhood, RowList, listed_rows, neighbourhoods, tell_elsewhere
 from kxbatch.report.quarantine import Reason, reasons
-from kxbatch.report.record import Hubness, Measures, Record, Run, Spectrum
+from kxbatch.report.record import Hubness, Live, Measures, Run, Spectrum
+from kxbatch.report.training import Training, read_trainings
 from kxbatch.report.wording import GAP
-
-R = TypeVar("R", bound=Record)
 
 
 @dataclass(frozen=True)
@@ -34,22 +31,26 @@ class Contents:
     """Everything a report is made of.
 
     Attributes:
-        run: the run record.
+        run: the run record, or what is known of a first run that has not come to an end.
+        recorded: whether it is the record.
         graphs: every graph that was audited, in job order; a reduced graph follows its raw one.
         isotropy: label and mean cosine of every measured set of vectors, in job order.
         spectra: name and spectrum of every whiten stage, in job order.
         lists: top hubs and antihubs of the first and the last hubness stage.
         neighbours: a few rows and whom they find, in the first and the last hubness stage.
+        trainings: every training stage that has begun, in job order.
         quarantine: rows set aside, by reason, most frequent first.
         texts: text of every row id that is shown and known.
     """
 
     run: Run
+    recorded: bool = True
     graphs: tuple[Graph, ...] = ()
     isotropy: tuple[tuple[str, float], ...] = ()
     spectra: tuple[tuple[str, Spectrum], ...] = ()
     lists: tuple[RowList, ...] = ()
     neighbours: tuple[Neighbourhood, ...] = ()
+    trainings: tuple[Training, ...] = ()
     quarantine: tuple[Reason, ...] = ()
     texts: dict[RowId, str] = field(default_factory=dict)
 
@@ -67,9 +68,10 @@ def read(output: Folder, texts: Texts | None = None) -> Contents:
         texts: looks up the texts of row ids; called once at most, with the ids that are shown.
 
     Raises:
-        DataError: `run.json` is missing, or a file is not what a run writes.
+        DataError: neither `run.json` nor `progress.json` is there, or a file is not what a run writes.
     """
-    run = _load(output, "run.json", Run)
+    record = load(output, "run.json", Run)
+    run = record or _first_run(output)
     if run is None:
         raise DataError(f"{output.path}: no run.json here, so this is not the output of a run; name the folder of one")
     order = [str(stage.get("name")) for stage in run.job.get("stage", ())]
@@ -80,30 +82,30 @@ def read(output: Folder, texts: Texts | None = None) -> Contents:
     shown = neighbourhoods(output, lists, ends)
     return Contents(
         run=run,
+        recorded=record is not None,
         graphs=tuple(graph for name, audit in audits for graph in _graphs(name, audit)),
         isotropy=tuple(_isotropy(audits, spectra, order)),
         spectra=tuple(spectra),
         lists=tuple(lists),
         neighbours=tuple(shown),
+        trainings=tuple(read_trainings(output, run)),
         quarantine=tuple(reasons(output, [stage.name for stage in run.stages])),
         texts=_texts(texts, lists, shown),
     )
 
 
-def _load(folder: Folder, name: str, kind: type[R]) -> R | None:
-    """The record in a JSON file, or None where there is no such file."""
-    try:
-        return kind.model_validate_json(folder.read(name))
-    except FileNotFoundError:
+def _first_run(output: Folder) -> Run | None:
+    """What `progress.json` tells of a run that has left no record yet; None where there is none."""
+    live = load(output, "progress.json", Live)
+    if live is None:
         return None
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise DataError(f"{folder.file(name)}: {where}: {first['msg']}; run the job again to write it anew") from error
+    stages = [{"name": phase.stage, "training": {}} for phase in live.phases if phase.phase == "train"]
+    name = output.path.rstrip("/").rpartition("/")[2]
+    return Run(job={"name": name, "stage": stages}, status=live.status, started=live.started)
 
 
 def _artifacts(output: Folder, names: Iterable[str], file: str, kind: type[R]) -> list[tuple[str, R]]:
-    loaded = [(name, _load(output.child(name, "_artifact"), file, kind)) for name in names]
+    loaded = [(name, load(output.child(name, "_artifact"), file, kind)) for name in names]
     return [(name, record) for name, record in loaded if record is not None]
 
 

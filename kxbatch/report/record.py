@@ -87,6 +87,25 @@ class Run(Record):
         stages = [stage for stage in self.job.get("stage", ()) if stage.get("kind") == kind]
         return [str(stage.get("name", kind)) for stage in stages]
 
+    def training_stages(self) -> list[dict[str, Any]]:
+        """The job's stages that train a model, in job order."""
+        return [stage for stage in self.job.get("stage", ()) if isinstance(stage.get("training"), dict)]
+
+
+class LivePhase(Record):
+    """A phase of a run that is at work."""
+
+    stage: str
+    phase: str
+
+
+class Live(Record):
+    """`progress.json`."""
+
+    status: str = "running"
+    started: str = ""
+    phases: tuple[LivePhase, ...] = ()
+
 
 class Drift(Record):
     """How far the rows now are from the rows a pinned transform was fitted on."""
