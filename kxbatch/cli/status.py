@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -48,8 +49,9 @@ def print_status(found: Status) -> None:
         keys = ("name", "shards", "failed", "rows_in", "rows_out", "rows_quarantined", "seconds")
         print_table(columns, [tuple(stage[key] for key in keys) for stage in found.stages])
     elif found.phases:
-        names = ("stage", "phase", "units", "done", "failed", "rows")
-        print_table(names, [tuple(phase[name] for name in names) for phase in found.phases])
+        print_table(("stage", "phase", "done", "of", "failed", "rows"), [_phase_row(phase) for phase in found.phases])
+    for line in training_lines(found):
+        click.echo(line)
     if found.message:
         click.echo(f"message: {found.message}")
     for line in found.errors:
@@ -58,3 +60,32 @@ def print_status(found: Status) -> None:
         click.echo(f"{found.defects} defective unit(s) on record")
     if found.next:
         click.echo(f"next: {found.next}")
+
+
+def training_lines(found: Status) -> list[str]:
+    """A line for each training of the run: how it ended, or its last loss, its speed and the time left."""
+    notes = {stage["name"]: stage.get("note") for stage in found.stages}
+    lines = []
+    for phase in found.phases:
+        if phase["phase"] != "train":
+            continue
+        words = notes.get(phase["stage"]) or _training_words(phase, running=found.state == "running")
+        if words:
+            lines.append(f"{phase['stage']}: {words}")
+    return lines
+
+
+def _training_words(phase: dict[str, Any], *, running: bool) -> str:
+    """Empty before the first line of a training."""
+    if phase.get("loss") is None:
+        return ""
+    words = f"loss {phase['loss']:.4f} at step {phase['done']}, {phase.get('tokens_per_second') or 0:,.0f} tokens/s"
+    left = phase.get("seconds_left")
+    return f"{words}, {timedelta(seconds=round(left))} left" if running and left else words
+
+
+def _phase_row(phase: dict[str, Any]) -> tuple[Any, ...]:
+    kind = "steps" if phase["phase"] == "train" else "units"
+    of = f"{phase['units'] or '?'} {kind}" if kind == "steps" else f"{phase['units']} {kind}"
+    rows = "" if kind == "steps" else phase["rows"]
+    return phase["stage"], phase["phase"], phase["done"], of, phase["failed"], rows

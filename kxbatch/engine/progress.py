@@ -101,6 +101,9 @@ class Progress:
         entry["done"], entry["units"] = facts["step"], facts["steps"]
         if "diverged" in facts:
             self.say(f"stage {stage}: diverged at step {facts['step']}; the last good state is kept")
+        if "loss" in facts:
+            told = {name: facts[name] for name in ("loss", "tokens_per_second")}
+            entry |= told | {"seconds_left": round(seconds_left(facts), 1)}
         self._words = training_words(facts) or self._words
         self.log("info", "trained", stage=stage, **facts)
         task = self._tasks.get((stage, "train"))
@@ -175,9 +178,13 @@ def training_words(facts: dict[str, Any]) -> str:
     """Loss, rate, speed and the time that is left, for people; empty where a line has none of them."""
     if "loss" not in facts:
         return ""
-    left = (facts["steps"] - facts["step"]) / max(facts["steps_per_second"], 1e-9)
-    eta = timedelta(seconds=round(left))
+    eta = timedelta(seconds=round(seconds_left(facts)))
     return f"loss {facts['loss']:.4f}, rate {facts['rate']:.2e}, {facts['tokens_per_second']:,.0f} tokens/s, {eta} left"
+
+
+def seconds_left(facts: dict[str, Any]) -> float:
+    """For the rest of the steps at the pace of the last ones; an early stop may come before that."""
+    return float((facts["steps"] - facts["step"]) / max(facts["steps_per_second"], 1e-9))
 
 
 def _now() -> str:

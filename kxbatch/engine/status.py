@@ -29,6 +29,9 @@ class _Phase(Document):
     done: Count
     failed: Count
     rows: Count
+    loss: float | None = None
+    tokens_per_second: float | None = None
+    seconds_left: float | None = None
 
 
 class _Progress(Document):
@@ -56,7 +59,8 @@ class Status:
         holder: host, process, since and heartbeat of the lease, where a run holds or held it.
         started: when the run started.
         ended: when it ended.
-        phases: stage, phase, units, done, failed and rows, of the run's phases so far.
+        phases: stage, phase, units, done, failed and rows, of the run's phases so far. A training has steps for units, and
+            loss, tokens_per_second and seconds_left from its first line on.
         stages: what each stage came to, in the last run that did something.
         errors: the last error lines of the run.
         defects: units that verify found defective and no run has mended.
