@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support import tree_digests
+from support import training_job, tree_digests, write_texts
 
 RUN = [sys.executable, "-m", "kxbatch", "run", "job.json.toml", "--no-report", "-q"]
 WIDE = "import numpy as np\ndef embed(texts): return np.ones((len(texts), 4096), np.float32)\n"
@@ -85,3 +85,28 @@ def test_an_output_that_cannot_be_written(workplace: Path) -> None:
     done = in_namespace(workplace, f"mount -t tmpfs -o ro tmpfs disk; set +e; {' '.join(RUN)}; echo status=$?")
     assert "status=1" in done.stdout, done.stdout + done.stderr
     assert "cannot be written: Read-only file system" in done.stderr
+
+
+@pytest.mark.usefixtures("small_disk")
+def test_a_disk_that_fills_up_while_a_state_is_saved_keeps_the_one_before(workplace: Path) -> None:
+    write_texts(workplace / "data/a.jsonl", 0, 60)
+    job = training_job(checkpoint_every=2, keep_last=50, epochs=8, model={"dim": 64})
+    job["job"]["output"] = "disk/out"
+    (workplace / "job.json").write_text(json.dumps(job))
+    (workplace / "disk").mkdir()
+    (workplace / "kept").mkdir()
+    code = "r = kxbatch.run(json.load(open('job.json')), report=False); print(r.message); sys.exit(r.exit_code)"
+    (workplace / "train.py").write_text(f"import json, sys, kxbatch; {code}")
+    run = f"{sys.executable} train.py"
+    script = f"mount -t tmpfs -o size=9m tmpfs disk; set +e; {run}; echo status=$?; cp -r disk/out kept/"
+    done = in_namespace(workplace, script)
+    assert "status=1" in done.stdout, done.stdout + done.stderr
+    assert "No space left on device" in done.stdout
+    states = [path.parent.name for path in (workplace / "kept/out/encoder/_training").glob("step-*/state.json")]
+    assert states
+    shutil.copytree(workplace / "kept/out", workplace / "disk/out")  # the same place, with room now
+    done = subprocess.run([sys.executable, "train.py"], cwd=workplace, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = (workplace / "disk/out/encoder/_training/history.jsonl").read_text().splitlines()
+    steps = [line["step"] for line in map(json.loads, lines) if "loss" in line]
+    assert steps == list(range(1, len(steps) + 1))

@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 from support import training_job, write_texts
 
 import kxbatch
+from kxbatch.engine.lineage import trace
 from kxbatch.errors import ConfigError
 
 RUN = "import json,sys,kxbatch; r=kxbatch.run(json.load(open('job.json')),report=False); print(r.message); sys.exit(r.exit_code)"
@@ -75,6 +76,9 @@ def test_a_job_trains_and_applies_and_repeats_nothing() -> None:
     assert vectors.height == 120
     assert np.isfinite(vectors["embedding"].to_numpy()).all()
     assert kxbatch.run(job, report=False).status == "unchanged"
+    model = trace("out/train/embed/part-00000.parquet").made_from[1]
+    assert (model.what, model.name, model.facts["digest"]) == ("artifact", "encoder", trained["digest"])
+    assert [above.name for above in model.made_from] == ["tokenizer"]
 
     write_texts(Path("data/b.jsonl"), 500, 10)  # new rows are embedded with the model as it is
     assert kxbatch.run(job, report=False).exit_code == 0
