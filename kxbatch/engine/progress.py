@@ -88,6 +88,7 @@ class Progress:
         """A training starts; how many steps it has is told with its first line."""
         entry = {"stage": stage, "phase": "train", "units": 0, "done": 0, "failed": 0, "rows": 0}
         self._state["phases"].append(entry)
+        self._words = ""
         self.log("info", "training started", stage=stage)
         if self._bars:
             self._tasks[stage, "train"] = self._bars.add_task(f"{stage} (train)", total=None, note="")
@@ -99,6 +100,8 @@ class Progress:
             return
         entry = self._state["phases"][-1]
         entry["done"], entry["units"] = facts["step"], facts["steps"]
+        if "begins" in facts and facts["step"]:
+            self.say(f"stage {stage}: going on from the state of step {facts['step']}", "info")
         if "diverged" in facts:
             self.say(f"stage {stage}: diverged at step {facts['step']}; the last good state is kept")
         if "loss" in facts:
@@ -168,7 +171,7 @@ class Progress:
             )
             if entry["phase"] == "train":
                 words = f"step {entry['done']}/{entry['units'] or '?'}, {self._words or 'getting ready'}"
-            self._console.print(f"{entry['stage']} ({entry['phase']}): {words}", highlight=False)
+            self._console.print(f"{entry['stage']} ({entry['phase']}): {words}", highlight=False, soft_wrap=True)
 
     def _publish(self) -> None:
         self._output.publish_json("progress.json", self._state | {"updated": _now()})

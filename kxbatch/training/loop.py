@@ -88,6 +88,8 @@ class _Training:
 
     def run(self) -> Status:
         """To the end, or until somebody asks to stop."""
+        if self._backend.rank == 0:
+            self._watcher.tell({"step": self.progress.step, "steps": self._steps, "begins": True})
         try:
             status = self._run()
         except Diverged as error:
