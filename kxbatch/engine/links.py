@@ -33,8 +33,10 @@ def check_no_links(output: Folder, stages: Iterable[str]) -> None:
     Raises:
         ConfigError: one is; names it.
     """
-    places = [*_OF_OUTPUT, *(f"{stage}/{place}" for stage in stages for place in _OF_STAGE)]
-    for path in (Path(output.path, place) for place in places):
+    names = list(stages)
+    places = [*_OF_OUTPUT, *(f"{stage}/{place}" for stage in names for place in _OF_STAGE)]
+    states = [state for name in names for state in Path(output.path, name, TRAINING).glob("step-*")]
+    for path in [*(Path(output.path, place) for place in places), *states]:
         if path.is_symlink():
             raise ConfigError(
                 f"{path}: a link, which leads out of {output.path}; an output is one folder, and nothing is written or removed "

@@ -260,3 +260,15 @@ def test_a_damaged_artifact_is_found_and_made_again_from_the_last_state() -> Non
     assert kxbatch.run(training_job(), report=False).exit_code == 0
     assert card()["digest"] == digest
     assert verify("out/train").defects == []
+
+
+@pytest.mark.usefixtures("texts")
+@pytest.mark.parametrize("place", ["encoder/_training", "encoder/_training/step-00000027"])
+def test_a_folder_of_states_that_is_a_link_is_refused(place: str) -> None:
+    kxbatch.run(training_job(epochs=None, steps=27), report=False)
+    folder, outside = Path("out/train", place), Path("outside")
+    shutil.move(folder, outside)
+    folder.symlink_to(outside.absolute())
+    with pytest.raises(ConfigError, match=f"{place}: a link"):
+        kxbatch.run(training_job(steps=5), report=False)
+    assert any(path.is_file() for path in outside.rglob("*"))
