@@ -16,6 +16,7 @@ from kxbatch.training.order import Order, Window
 from kxbatch.training.session import Session
 
 POSITION = "position.json"  # the micro-batches that are wanted, as process 0 says after it took over a state
+_READERS = 2  # windows that are read ahead at once for one process; one where readers have no CPU of their own
 SHARDS = "shards"  # name of the data set that Ray Train hands out
 
 
@@ -39,7 +40,11 @@ class RayFeed(ray.train.DataConfig):  # type: ignore[misc]  # Ray is untyped
         rows = [_row(piece) for piece in pieces(order, position["first"], position["last"], rank, world)]
         dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
         return dataset.map_batches(
-            partial(_encode, self._session, order), batch_size=1, batch_format="pyarrow", num_cpus=self._cpus
+            partial(_encode, self._session, order),
+            batch_size=1,
+            batch_format="pyarrow",
+            num_cpus=self._cpus,
+            concurrency=_READERS if self._cpus else 1,
         ).iterator()
 
 
