@@ -58,11 +58,7 @@ def loss(name: str, training: Training) -> str:
     steps, losses = training.points("loss")
 
     def paint(axes: Axes) -> None:
-        if len(losses) >= SMOOTH_FROM:
-            _line(axes, steps, losses, EVERY_LINE)
-            _line(axes, steps, smoothed(losses), SMOOTHED)
-        else:
-            _line(axes, steps, losses, SMOOTHED, marker="o" if len(losses) < 3 else "")
+        _noisy(axes, steps, losses)
         checked, found = training.points("validation_loss")
         _line(axes, checked, found, VALIDATION, marker="s" if len(found) <= 30 else "")
         _cut(axes, [losses, found])
@@ -85,14 +81,13 @@ def pace(name: str, training: Training) -> str:
 
 
 def gradient(name: str, training: Training) -> str:
-    """Norm of the gradient by step, logarithmic."""
+    """Norm of the gradient by step, logarithmic; a norm of 0 is left out, and one is not."""
     steps, norms = training.points("gradient_norm")
     steps, norms = steps[norms > 0], norms[norms > 0]
 
     def paint(axes: Axes) -> None:
-        _line(axes, steps, norms, SMOOTHED, marker="o" if len(norms) < 3 else "")
-        if len(norms):
-            make_logarithmic(axes, "y", float(norms.min()), float(norms.max()))
+        _noisy(axes, steps, norms)
+        make_logarithmic(axes, "y", float(norms.min()), float(norms.max()))
         _steps(axes)
         axes.set_ylabel("norm of the gradient")
 
@@ -103,12 +98,16 @@ def losses(name: str, curves: Sequence[Curve], seconds: bool) -> str:
     """Loss of several stages, by step or by seconds of training; smoothed where there are many points."""
 
     def paint(axes: Axes) -> None:
+        top = is_cut([curve.y for curve in curves]) or np.inf
         for at, curve in enumerate(curves):
             y = smoothed(curve.y) if len(curve.y) >= SMOOTH_FROM else curve.y
             # markers a sixth of the figure apart, not in one column for all
             _line(axes, curve.x, y, curve.stroke, markevery=(at / (6 * len(curves)), 1 / 6))
             if curve.broken:
-                axes.plot(curve.x[-1:], curve.y[-1:], "x", color=curve.stroke.color, markersize=10, markeredgewidth=2.4)
+                end = [min(y[-1], top)]
+                axes.plot(
+                    curve.x[-1:], end, "x", color=curve.stroke.color, ms=10, mew=2.4, clip_on=False, zorder=5, ls=""
+                )
         _cut(axes, [curve.y for curve in curves])
         _steps(axes, "seconds of training" if seconds else "step")
         axes.set_ylabel("loss")
@@ -155,14 +154,22 @@ def _by_step(name: str, training: Training, measure: str, label: str, descriptio
     steps, values = training.points(measure)
 
     def paint(axes: Axes) -> None:
-        _line(axes, steps, values, SMOOTHED, marker="o" if len(values) < 3 else "")
-        axes.set_ylim(0, (float(values.max()) if len(values) else 0.0) * 1.12 or 1.0)
+        _noisy(axes, steps, values)
+        axes.set_ylim(0, float(values.max()) * 1.12)
         axes.locator_params("y", nbins=5)
         axes.yaxis.set_major_formatter(lambda value, _: _short(value))
         _steps(axes)
         axes.set_ylabel(label)
 
     return draw(name, description, paint)
+
+
+def _noisy(axes: Axes, steps: NDArray[np.int64], y: Array) -> None:
+    """Every point, and a running mean where they are many."""
+    many = len(y) >= SMOOTH_FROM
+    if many:
+        _line(axes, steps, y, EVERY_LINE)
+    _line(axes, steps, smoothed(y) if many else y, SMOOTHED, marker="o" if len(y) < 3 else "")
 
 
 def _line(axes: Axes, x: NDArray[Any], y: Array, stroke: Stroke, **changes: Any) -> None:

@@ -104,7 +104,7 @@ def _own_figures(name: str, training: Training) -> Iterator[Figure]:
         ("gradient_norm", "Norm of the gradient", figures.gradient, "Before clipping, at the steps that were logged."),
         ("tokens_per_second", "Tokens a second", figures.pace, "Over all processes, padding left out."),
     ):
-        if len(training.points(measure)[0]):
+        if training.points(measure)[1].max(initial=0.0) > 0:
             yield Figure(title, Markup(paint(f"{name}-{measure}", training)), caption)
 
 

@@ -12,11 +12,12 @@ import pytest
 from support import audit_job
 
 import kxbatch as kx
+from kxbatch.cli.status import print_status, training_lines
 from kxbatch.data.storage import Folder
 from kxbatch.engine.defects import Defect, save_defects
 from kxbatch.engine.lease import Lease
 from kxbatch.engine.progress import Progress
-from kxbatch.engine.status import status
+from kxbatch.engine.status import Status, status
 from kxbatch.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -56,6 +57,45 @@ def test_a_live_run(finished: Finished) -> None:
     assert found.holder is not None
     assert found.holder["run"] == "live"
     assert found.started is not None
+
+
+def test_a_live_training(finished: Finished, capsys: pytest.CaptureFixture[str]) -> None:
+    output = Folder(str(finished.output))
+    with Lease(output, "live"), Progress(output, "live", quiet=True) as progress:
+        progress.training("encoder")
+        progress._publish()
+        print_status(status("out/audit"))
+        early = capsys.readouterr().out
+        facts = {
+            "step": 20,
+            "steps": 60,
+            "loss": 2.5,
+            "rate": 1e-3,
+            "steps_per_second": 0.5,
+            "tokens_per_second": 2000.0,
+        }
+        progress.trained("encoder", facts)
+        progress._publish()
+        found = status("out/audit")
+    print_status(found)
+    shown = capsys.readouterr().out
+    assert "? steps" in early
+    assert "encoder:" not in early
+    assert found.phases[0]["seconds_left"] == 80.0
+    assert " ".join(shown.split()).count("train 20 60 steps 0") == 1
+    assert "encoder: loss 2.5000 at step 20, 2,000 tokens/s, 0:01:20 left" in shown
+    assert "shards" not in shown
+
+
+def test_a_finished_training_says_how_it_ended() -> None:
+    stages = [{"name": "encoder", "note": "trained: first fit; stopped early"}, {"name": "whiten", "note": "fitted"}]
+    phases = [{"stage": "encoder", "phase": phase, "done": 9} for phase in ("survey", "train")]
+    found = Status("out", "done", "r", phases=phases, stages=stages)
+    assert training_lines(found) == ["encoder: trained: first fit; stopped early"]
+    died = Status(
+        "out", "died", "r", phases=[{**phases[1], "loss": 2.5, "tokens_per_second": 9.0, "seconds_left": 5.0}]
+    )
+    assert training_lines(died) == ["encoder: loss 2.5000 at step 9, 9 tokens/s"]
 
 
 def test_a_run_that_died_says_so(finished: Finished) -> None:
