@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Array = NDArray[np.float64]
+Trace = Callable[["Axes", NDArray[np.int64], Array], None]
 WIDE = (430, 250)  # points, of a figure that compares
 MOST_POINTS = 600  # of a line; beyond that the least and the most of every stretch
 SMOOTH_FROM = 40  # points from which on a line is smoothed
@@ -72,16 +73,16 @@ def loss(name: str, training: Training) -> str:
 
 def rate(name: str, training: Training) -> str:
     """Learning rate by step."""
-    return _by_step(name, training, "rate", "learning rate", "Learning rate by step")
+    return _by_step(name, training, "rate", "learning rate", "Learning rate by step", _plain)
 
 
 def pace(name: str, training: Training) -> str:
     """Tokens a second by step."""
-    return _by_step(name, training, "tokens_per_second", "tokens/s", "Tokens a second by step")
+    return _by_step(name, training, "tokens_per_second", "tokens/s", "Tokens a second by step", _noisy)
 
 
 def gradient(name: str, training: Training) -> str:
-    """Norm of the gradient by step, logarithmic; a norm of 0 is left out, and one is not."""
+    """Norm of the gradient by step, logarithmic."""
     steps, norms = training.points("gradient_norm")
     steps, norms = steps[norms > 0], norms[norms > 0]
 
@@ -150,11 +151,11 @@ def lengths(name: str, evaluations: Sequence[tuple[Evaluation, Stroke]]) -> str:
     return draw(name, "Accuracy by length of the sequences", paint, height, width)
 
 
-def _by_step(name: str, training: Training, measure: str, label: str, description: str) -> str:
+def _by_step(name: str, training: Training, measure: str, label: str, description: str, trace: Trace) -> str:
     steps, values = training.points(measure)
 
     def paint(axes: Axes) -> None:
-        _noisy(axes, steps, values)
+        trace(axes, steps, values)
         axes.set_ylim(0, float(values.max()) * 1.12)
         axes.locator_params("y", nbins=5)
         axes.yaxis.set_major_formatter(lambda value, _: _short(value))
@@ -164,12 +165,17 @@ def _by_step(name: str, training: Training, measure: str, label: str, descriptio
     return draw(name, description, paint)
 
 
+def _plain(axes: Axes, steps: NDArray[np.int64], y: Array) -> None:
+    """Every point."""
+    _line(axes, steps, y, SMOOTHED, marker="o" if len(y) < 3 else "")
+
+
 def _noisy(axes: Axes, steps: NDArray[np.int64], y: Array) -> None:
     """Every point, and a running mean where they are many."""
     many = len(y) >= SMOOTH_FROM
     if many:
         _line(axes, steps, y, EVERY_LINE)
-    _line(axes, steps, smoothed(y) if many else y, SMOOTHED, marker="o" if len(y) < 3 else "")
+    _plain(axes, steps, smoothed(y) if many else y)
 
 
 def _line(axes: Axes, x: NDArray[Any], y: Array, stroke: Stroke, **changes: Any) -> None:

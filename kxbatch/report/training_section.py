@@ -105,7 +105,8 @@ def _own_figures(name: str, training: Training) -> Iterator[Figure]:
         ("tokens_per_second", "Tokens a second", figures.pace, "Over all processes, padding left out."),
     ):
         if training.points(measure)[1].max(initial=0.0) > 0:
-            yield Figure(title, Markup(paint(f"{name}-{measure}", training)), caption)
+            blue = " Blue is a running mean." if measure != "rate" and len(losses) >= figures.SMOOTH_FROM else ""
+            yield Figure(title, Markup(paint(f"{name}-{measure}", training)), caption + blue)
 
 
 def _comparisons(trainings: Sequence[Training]) -> Iterator[Comparison]:
@@ -128,7 +129,9 @@ def _compared(name: str, styled: Sequence[tuple[Training, Stroke]]) -> Iterator[
         yield Figure("Loss by step", Markup(figures.losses(f"{name}-steps", by_step, seconds=False)), words)
     if by_seconds:
         svg = Markup(figures.losses(f"{name}-seconds", by_seconds, seconds=True))
-        yield Figure("Loss by time", svg, "Seconds of training alone; validations and checkpoints are left out.")
+        yield Figure(
+            "Loss by time", svg, "Validations and checkpoints are left out of the seconds. Otherwise as by step."
+        )
 
 
 def _by_length(trainings: Sequence[Training]) -> Iterator[Figure]:
