@@ -85,6 +85,7 @@ class _Training:
         self._counts = [0, 0, 0]
         self._clock = self._saved = self._published = time.monotonic()
         self._stride, self._since = 1, 0
+        self._diverged_at: int | None = None
 
     def run(self) -> Status:
         """To the end, or until somebody asks to stop."""
@@ -93,11 +94,14 @@ class _Training:
         try:
             status = self._run()
         except Diverged as error:
+            self._diverged_at = error.facts["step"]
+            self._tell({"step": self._diverged_at, "diverged": True})
             if self._config.on_divergence == "fail":
+                if self._history:
+                    self._history.close()
                 raise
             status = "diverged"
             self.progress = self._restore()
-            self._tell({"step": error.facts["step"], "diverged": True})
         if status == "stopped early":
             self._load(self.progress.best_step)
         if status != "interrupted":
@@ -328,7 +332,7 @@ class _Training:
         curve = [line for line in self._history.lines if "warning" not in line]
         exported = self.progress.best_step if status == "stopped early" else self.progress.step
         facts = asdict(self.progress) | {"status": status, "steps": self._steps, "exported_step": exported}
-        facts["world"] = self._backend.world
+        facts |= {"world": self._backend.world, "diverged_at": self._diverged_at}
         artifact.documents["training.json"] = {**facts, "history": curve, "architecture": self._task.describe()}
         self._history.publish()
         self._session.conclude(artifact, facts)

@@ -174,6 +174,7 @@ def test_a_loss_that_is_no_number_ends_the_job_with_the_facts() -> None:
     for words in ("step ", "rate 1e+38", "losses before", "Lower training.optimizer.rate"):
         assert words in result.message
     assert not Path("out/train/encoder/_artifact/card.json").exists()
+    assert history()[-1]["diverged"] is True
 
 
 @pytest.mark.usefixtures("texts")
@@ -183,6 +184,7 @@ def test_a_diverged_training_may_leave_its_last_good_state() -> None:
     assert result.exit_code == 0
     facts = card()["training"]
     assert facts["status"] == "diverged"
+    assert facts["diverged_at"] == history()[-1]["step"]
     assert facts["step"] == 0
     weights = load_file("out/train/encoder/_artifact/model.safetensors")
     assert all(np.isfinite(value).all() for value in weights.values())

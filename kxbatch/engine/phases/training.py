@@ -152,7 +152,8 @@ def pinned(node: Node) -> Pin:
 
 def _words(facts: Mapping[str, Any]) -> str:
     best = f", best validation loss {facts['best']:.4g} at step {facts['best_step']}" if facts.get("best") else ""
-    return f"{facts['status']} after {facts['step']} of {facts['steps']} steps{best}"
+    done = facts["diverged_at"] or facts["step"]
+    return f"{facts['status']} after {done} of {facts['steps']} steps{best}"
 
 
 def _training(node: Node) -> TrainStage[Any]:
