@@ -1,11 +1,15 @@
-"""Every job file that ships runs as it is, on a small corpus put where it looks for one."""
+"""Every job file that ships runs as it is, on a small corpus put where it looks for one; training jobs in a tiny size."""
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -31,10 +35,69 @@ def prepare_corpus_audit() -> None:
 
 
 PREPARE = {"vectors_audit": prepare_vectors_audit, "corpus_audit": prepare_corpus_audit}
+TRAINING = ("train_gau", "experiments/no_warmup", "experiments/length")
+TINY = ("model.dim=8", "model.key_dim=4", "model.heads=2", "training.batch_rows=8", "training.precision=fp32")
+
+
+def tiny(stage: dict[str, Any]) -> list[str]:
+    """Overrides that shrink a training stage and keep what it is about."""
+    name = stage.get("name", stage["kind"])
+    if stage["kind"] == "tokenizer":
+        return [f"{name}.vocabulary=300"]
+    if stage["kind"] != "masked-lm":
+        return []
+    layers, steps = min(3, stage["model"]["layers"]), min(2, stage["training"].get("steps", 2))
+    settings = [*TINY, f"model.layers={layers}", f"training.steps={steps}", "max_length=16"]
+    if steps:
+        settings += ["training.validation_share=0.2", "training.validate_every=1", "training.log_every=1"]
+    if "evaluate_lengths" in stage:
+        settings.append(f"evaluate_lengths={[length // 8 for length in stage['evaluate_lengths']]}")
+    return [f"{name}.{setting}" for setting in settings]
+
+
+def artifact(output: str, stage: str, document: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(Path(output, stage, "_artifact", document).read_text())
+    return found
+
+
+def check_training(output: str, stage: dict[str, Any]) -> None:
+    """A masked-lm stage left all that its part of the file asks for."""
+    name, training = stage.get("name", stage["kind"]), stage["training"]
+    assert Path(output, name, "_artifact", "model.safetensors").stat().st_size > 0
+    curve = artifact(output, name, "training.json")
+    assert (curve["status"], curve["step"]) == ("trained", min(2, training.get("steps", 2)))
+    losses = [line["loss"] for line in curve["history"] if "loss" in line]
+    validated = [line["validation_loss"] for line in curve["history"] if "validation_loss" in line]
+    assert len(losses) == curve["step"]
+    assert len(validated) == (curve["step"] if training.get("validation_share") else 0)
+    assert all(math.isfinite(loss) for loss in losses + validated)
+    if "evaluate_lengths" in stage:
+        found = artifact(output, name, "evaluation.json")["lengths"]
+        assert [line["length"] for line in found] == [length // 8 for length in stage["evaluate_lengths"]]
+        assert all(line["predicted"] > 0 for line in found)
+    if stage.get("init_report"):
+        report = artifact(output, name, "init.json")
+        assert report["one_step_change"] > 0
+        branches = 2 if curve["architecture"]["architecture"]["block"] == "attention" else 1
+        assert len(report["branch_ratio"]) == branches * report["layers"]
 
 
 def test_every_job_file_is_run_by_a_test() -> None:
-    assert {path.stem for path in JOBS.glob("*.toml")} == {*PREPARE, "demo"}
+    found = {path.relative_to(JOBS).with_suffix("").as_posix() for path in JOBS.rglob("*.toml")}
+    assert found == {*PREPARE, *TRAINING, "demo"}
+
+
+@pytest.mark.parametrize("name", TRAINING)
+def test_training_job_file_in_a_tiny_size(name: str, workplace: Path) -> None:
+    stages = tomllib.loads((JOBS / f"{name}.toml").read_text())["stage"]
+    write_texts(Path("data/texts.jsonl"), 0, 200)
+    overrides = ["job.executor=inline", "input.path=data/texts.jsonl", "input.id=doc"]
+    overrides += [setting for stage in stages for setting in tiny(stage)]
+    result = kx.run(JOBS / f"{name}.toml", overrides=overrides, quiet=True, report=name == "train_gau")
+    assert result.exit_code == 0, result.message
+    for stage in stages:
+        if stage["kind"] == "masked-lm":
+            check_training(result.output, stage)
 
 
 @pytest.mark.parametrize("name", sorted(PREPARE))
