@@ -119,7 +119,8 @@ class TrainingSession:
         publish_sealed(folder.child(TRAINING), RESULT, result)
 
     def _worker(self) -> Worker:
-        key = fingerprint([self.assignment.run, self.assignment.token, self.identity, self.assignment.output])
+        at = self.assignment
+        key = fingerprint([at.run, at.token, at.output, at.stage, self.identity])
         if key not in _WORKERS:
             while len(_WORKERS) >= _KEPT:
                 _WORKERS.pop(next(iter(_WORKERS)))
