@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from kxbatch.engine.convert import Converted, convert
 from kxbatch.engine.job import Job, load_job
 from kxbatch.engine.output import Output, open_output
 from kxbatch.engine.plan import Plan, plan_job
@@ -82,4 +83,16 @@ def build_report(output: str | Path) -> str:
     return build(folder, lambda ids: row_texts(folder, ids)).path
 
 
-__all__ = ["Job", "Output", "Plan", "RunResult", "build_report", "load_job", "open", "plan", "run"]
+__all__ = [
+    "Converted",
+    "Job",
+    "Output",
+    "Plan",
+    "RunResult",
+    "build_report",
+    "convert",
+    "load_job",
+    "open",
+    "plan",
+    "run",
+]

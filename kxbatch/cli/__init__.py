@@ -20,6 +20,7 @@ VERBS = {
     "inspect": "Look at a dataset: schema, rows, vectors.",
     "lineage": "Show where a part came from, stage by stage.",
     "export": "Join the stages of an output into one flat dataset.",
+    "convert": "Convert a trained model for use elsewhere, and check it.",
     "compact": "Rewrite many small parts into few.",
     "report": "Build report.html of an output.",
     "tune": "Choose beta, gamma and dim of whitening on labelled pairs.",
