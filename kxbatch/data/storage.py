@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from kxbatch.data.filesystems import absolute
+from kxbatch.data.filesystems import absolute, reading
 from kxbatch.data.stores import Fence, Listing, Published, Store, store_of
 from kxbatch.errors import ConfigError, FatalError
 
@@ -58,6 +59,14 @@ class File:
     def size(self) -> int | None:
         """Bytes of it, None where there is none."""
         return store_of(self.path).size(self.path)
+
+    def digest(self) -> str | None:
+        """SHA-256 of its content, None where there is none."""
+        try:
+            with reading(self.path), self.open() as opened:
+                return hashlib.file_digest(opened, "sha256").hexdigest()
+        except FileNotFoundError:
+            return None
 
 
 @dataclass(frozen=True)

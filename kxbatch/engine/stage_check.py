@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +9,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from kxbatch.data.filesystems import reading
 from kxbatch.data.parts import read_footer
 from kxbatch.data.quarantine import quarantine_name
 from kxbatch.data.receipts import BOOKKEEPING, Receipt, load_receipt, raw_receipts, receipt_name
@@ -41,19 +39,6 @@ class Checked:
     bytes: int
     rows: int
     quarantined: int
-
-
-def file_digest(file: File) -> str | None:
-    """SHA-256 of a file, None where there is none.
-
-    Raises:
-        KxbatchError: it cannot be read.
-    """
-    try:
-        with reading(file.path), file.open() as opened:
-            return hashlib.file_digest(opened, "sha256").hexdigest()
-    except FileNotFoundError:
-        return None
 
 
 class StageCheck:

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kxbatch.data.receipts import BOOKKEEPING
-from kxbatch.data.storage import Folder, output_folder
+from kxbatch.data.storage import File, Folder, output_folder
 from kxbatch.engine.defects import Defect, recorded_defects, save_defects
 from kxbatch.engine.lease import is_held, read_lease
 from kxbatch.engine.links import check_no_links
 from kxbatch.engine.manifest import MANIFEST, read_manifest
 from kxbatch.engine.record import RECORD, read_record
-from kxbatch.engine.stage_check import Checked, StageCheck, file_digest
+from kxbatch.engine.stage_check import Checked, StageCheck
 from kxbatch.errors import ConfigError, FatalError, LeaseHeld, nearest
 
 
@@ -56,7 +56,7 @@ def verify(path: str | Path, *, stage: str | None = None) -> Verification:
     units = _recorded_units(output, found.defects)
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         for name in [stage] if stage is not None else names:
-            check = StageCheck(output, name, lambda paths: list(pool.map(file_digest, paths)))
+            check = StageCheck(output, name, lambda paths: list(pool.map(File.digest, paths)))
             check.run(units.get(name, frozenset()))
             found.stages.append(check.checked)
             found.defects += check.defects

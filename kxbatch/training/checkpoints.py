@@ -7,7 +7,6 @@ any number of processes goes on from it. Nothing is pickled.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -105,7 +104,7 @@ class Checkpoints:
                 continue
             if found is None:
                 continue
-            damaged = [name for name, digest in found.files.items() if _digest(self._at(step), name) != digest]
+            damaged = [name for name, digest in found.files.items() if self._at(step).file(name).digest() != digest]
             if not damaged:
                 return found, problems
             problems.append(f"{self._at(step).path}: {damaged[0]} is damaged or gone; an older state is taken")
@@ -131,7 +130,7 @@ class Checkpoints:
     def save(self, progress: Progress, world: int) -> None:
         """All shares are there: from here on it is a state."""
         folder = self._at(progress.step)
-        files = {share_name(rank, world): _digest(folder, share_name(rank, world)) for rank in range(world)}
+        files = {share_name(rank, world): folder.file(share_name(rank, world)).digest() for rank in range(world)}
         missing = [name for name, digest in files.items() if digest is None]
         if missing:
             raise FatalError(
@@ -157,14 +156,6 @@ class Checkpoints:
 def share_name(rank: int, world: int) -> str:
     """File of one process's share."""
     return f"share-{rank:05d}-of-{world:05d}.safetensors"
-
-
-def _digest(folder: Folder, name: str) -> str | None:
-    try:
-        with folder.file(name).open() as opened:
-            return hashlib.file_digest(opened, "sha256").hexdigest()
-    except FileNotFoundError:
-        return None
 
 
 class Tensors(Mapping[str, Tensor]):

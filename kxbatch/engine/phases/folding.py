@@ -21,17 +21,22 @@ from kxbatch.engine.job import Node
 from kxbatch.engine.phases.shards import InputShard
 from kxbatch.engine.units import Unit, state_file
 from kxbatch.spec.fingerprint import fingerprint
-from kxbatch.stages.base import Artifact, FoldStage
+from kxbatch.stages.base import Artifact, FoldStage, Phase
 
 
 def fold_units(node: Node, shards: Sequence[InputShard]) -> list[Unit]:
     """One unit a shard, which leaves its state."""
-    common = {"configuration": node.code("fold"), "columns": fingerprint(node.stage.columns)}
+    return state_units(node, "fold", shards, {})
+
+
+def state_units(node: Node, phase: Phase, shards: Sequence[InputShard], more: Mapping[str, str]) -> list[Unit]:
+    """Units of a phase that reads every shard and leaves arrays; `more` are ingredients beside the usual ones."""
+    common = {"configuration": node.code(phase), "columns": fingerprint(node.stage.columns), **more}
     return [
         Unit(
-            "fold",
+            phase,
             shard.key,
-            state_file("fold", shard.key),
+            state_file(phase, shard.key),
             {**common, "input": shard.digest},
             {"shard": shard.task},
             shard.rows,

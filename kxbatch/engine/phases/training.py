@@ -17,10 +17,10 @@ from kxbatch.data.documents import Document, FileName, publish_sealed, read_seal
 from kxbatch.data.receipts import Receipt
 from kxbatch.engine.cards import ARTIFACT, CARD, damaged_files, read_card
 from kxbatch.engine.job import Node
-from kxbatch.engine.phases.folding import Pin, refit_reason
+from kxbatch.engine.phases.folding import Pin, refit_reason, state_units
 from kxbatch.engine.phases.shards import InputShard
 from kxbatch.engine.training_session import RESULT, TRAINING, TrainingSession
-from kxbatch.engine.units import Unit, state_file
+from kxbatch.engine.units import Unit
 from kxbatch.engine.worker import HELD_OUT, Assignment
 from kxbatch.spec.fingerprint import fingerprint
 from kxbatch.stages.base import TrainStage
@@ -37,21 +37,8 @@ _RESULT = TypeAdapter(_Result)
 
 
 def survey_units(node: Node, shards: Sequence[InputShard]) -> list[Unit]:
-    """One unit a shard, which tells its usable rows and their sizes."""
-    common = {"configuration": node.code("survey"), "columns": fingerprint(node.stage.columns)}
-    common["held_out"] = str(_training(node).training.validation_share)
-    return [
-        Unit(
-            "survey",
-            shard.key,
-            state_file("survey", shard.key),
-            {**common, "input": shard.digest},
-            {"shard": shard.task},
-            shard.rows,
-            shard.bytes,
-        )
-        for shard in shards
-    ]
+    """One unit a shard, which tells its usable rows, their sizes, and how many of them are held out."""
+    return state_units(node, "survey", shards, {"held_out": str(_training(node).training.validation_share)})
 
 
 def training_reason(node: Node, chain: str, card: Mapping[str, Any] | None, now: Mapping[str, str]) -> str | None:

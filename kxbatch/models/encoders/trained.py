@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-import torch
+from torch import Tensor
 
 from kxbatch.errors import ConfigError, nearest
-from kxbatch.models.encoders.batches import cut_batches
-from kxbatch.models.encoders.device import (
-    CPU_TOKENS,
-    DTYPES,
-    GPU_TOKENS,
-    resolve_device,
-    resolve_precision,
-    run_batches,
-)
-from kxbatch.models.encoders.protocol import Encoded, EncoderSettings, finished, refuse
-from kxbatch.models.encoders.tokens import TokenizedTexts, Tokens, set_tokenizer_threads
+from kxbatch.models.encoders.device import DTYPES, resolve_device, resolve_precision
+from kxbatch.models.encoders.protocol import EncoderSettings, refuse
+from kxbatch.models.encoders.token_encoder import TokenEncoder
+from kxbatch.models.encoders.tokens import Tokens, set_tokenizer_threads
 from kxbatch.models.masked_lm import MaskedLm
 from kxbatch.models.masks import Mask
 from kxbatch.models.text_encoder import POOLINGS, TextEncoder, embed
@@ -29,22 +19,12 @@ from kxbatch.models.tokenization import FRAME
 from kxbatch.models.trained_text import TrainedText, load_weights
 
 
-class TrainedEncoder:
-    """Vectors of texts, by an encoder trained on masked tokens.
-
-    Attributes:
-        dim: length of a vector.
-        device: where it computes.
-        precision: `fp32` or `bf16`; pooling is fp32 in any case.
-        max_length: most tokens of a text that are read.
-    """
+class TrainedEncoder(TokenEncoder):
+    """Vectors of texts, by an encoder trained on masked tokens."""
 
     def __init__(self, encoder: TextEncoder, tokens: Tokens, settings: EncoderSettings) -> None:
-        self._encoder, self._tokens, self._pooling = encoder, tokens, settings.pooling
-        self._threads, self._normalize = settings.threads, settings.normalize
-        self.device, self.precision = settings.device, settings.precision
-        self.max_length, self.dim = tokens.max_length, encoder.config.dim
-        self._token_budget = settings.token_budget or (CPU_TOKENS if self.device == "cpu" else GPU_TOKENS)
+        super().__init__(tokens, settings)
+        self._encoder, self._pooling, self.dim = encoder, settings.pooling, encoder.config.dim
 
     @classmethod
     def load(cls, folder: Path, settings: EncoderSettings) -> TrainedEncoder:
@@ -63,25 +43,10 @@ class TrainedEncoder:
         encoder = model.encoder.eval().to(settings.device, DTYPES[settings.precision])
         return cls(encoder, tokens, settings)
 
-    def encode(self, texts: Sequence[str]) -> Encoded:
-        """Vectors of texts; see `Encoder`."""
-        tokenized = self._tokens.tokenize(texts)
-        vectors = np.empty((len(texts), self.dim), np.float32)
-        batches = cut_batches(tokenized.lengths, self._token_budget)
-
-        def work(i: int) -> None:
-            vectors[batches[i]] = self._vectors(tokenized, batches[i])
-
-        run_batches(work, len(batches), self._threads, self.device)
-        return finished(vectors, tokenized.truncated, normalize=self._normalize)
-
-    def _vectors(self, tokenized: TokenizedTexts, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        ids_BL, mask_BL = (torch.from_numpy(a).to(self.device) for a in tokenized.padded(rows, self._tokens.pad_id))
-        with torch.inference_mode():
-            mask = Mask.padding(mask_BL.bool())
-            first_BLD, last_BLD = self._encoder.states(ids_BL, mask)
-            vectors: npt.NDArray[np.float32] = embed(last_BLD, mask, self._pooling, first_BLD).cpu().numpy()
-        return vectors
+    def _pooled(self, ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
+        mask = Mask.padding(mask_BL.bool())
+        first_BLD, last_BLD = self._encoder.states(ids_BL, mask)
+        return embed(last_BLD, mask, self._pooling, first_BLD)
 
 
 def _resolved(settings: EncoderSettings, trained: TrainedText) -> EncoderSettings:

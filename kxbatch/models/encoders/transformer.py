@@ -2,52 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import torch
 from torch import Tensor
 
-from kxbatch.models.encoders.batches import cut_batches
-from kxbatch.models.encoders.device import (
-    CPU_TOKENS,
-    DTYPES,
-    GPU_TOKENS,
-    cpu_has_bf16,
-    resolve_device,
-    resolve_precision,
-    run_batches,
-)
+from kxbatch.models.encoders.device import DTYPES, cpu_has_bf16, resolve_device, resolve_precision
 from kxbatch.models.encoders.folders import ModelFolder, read_folder
 from kxbatch.models.encoders.linear import can_pack, pack_linears
 from kxbatch.models.encoders.loading import load_model, load_tokenizer, resolve_max_length
 from kxbatch.models.encoders.pooling import Head, TokenStates, raw_head
-from kxbatch.models.encoders.protocol import Encoded, EncoderSettings, finished
+from kxbatch.models.encoders.protocol import EncoderSettings
 from kxbatch.models.encoders.sentence_modules import sentence_head
-from kxbatch.models.encoders.tokens import TokenizedTexts, Tokens, set_tokenizer_threads
+from kxbatch.models.encoders.token_encoder import TokenEncoder
+from kxbatch.models.encoders.tokens import Tokens, set_tokenizer_threads
 
 
-class TransformerEncoder:
-    """A transformer with a head that makes one vector of its token vectors.
-
-    Attributes:
-        dim: length of a vector.
-        device: where it computes.
-        precision: `fp32` or `bf16`; pooling and what follows are fp32 in any case.
-        max_length: most tokens of a text that are read.
-    """
+class TransformerEncoder(TokenEncoder):
+    """A transformer with a head that makes one vector of its token vectors."""
 
     def __init__(self, model: Any, tokens: Tokens, head: Head, settings: EncoderSettings, *, first_layer: bool) -> None:
-        self._model, self._tokens, self._head = model, tokens, head
-        self._first_layer = first_layer
-        self._threads, self._normalize = settings.threads, settings.normalize
-        self.device, self.precision = settings.device, settings.precision
-        self.max_length = tokens.max_length
-        self._token_budget = settings.token_budget or (CPU_TOKENS if self.device == "cpu" else GPU_TOKENS)
+        super().__init__(tokens, settings)
+        self._model, self._head, self._first_layer = model, head, first_layer
         self.dim = self._vectors(tokens.tokenize(["a"]), np.zeros(1, np.int64)).shape[1]
 
     @classmethod
@@ -76,24 +54,8 @@ class TransformerEncoder:
         first_layer = settings.pooling == "first-last-mean"
         return cls(model.to(settings.device), tokens, head, settings, first_layer=first_layer)
 
-    def encode(self, texts: Sequence[str]) -> Encoded:
-        """Vectors of texts; see `Encoder`."""
-        tokenized = self._tokens.tokenize(texts)
-        vectors = np.empty((len(texts), self.dim), np.float32)
-        batches = cut_batches(tokenized.lengths, self._token_budget)
-
-        def work(i: int) -> None:
-            vectors[batches[i]] = self._vectors(tokenized, batches[i])
-
-        run_batches(work, len(batches), self._threads, self.device)
-        return finished(vectors, tokenized.truncated, normalize=self._normalize)
-
-    def _vectors(self, tokenized: TokenizedTexts, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        ids_BL, mask_BL = (torch.from_numpy(a).to(self.device) for a in tokenized.padded(rows, self._tokens.pad_id))
-        with torch.inference_mode():
-            vectors_BD = self._head(self._states(ids_BL, mask_BL))
-        vectors: npt.NDArray[np.float32] = vectors_BD.cpu().numpy()
-        return vectors
+    def _pooled(self, ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
+        return self._head(self._states(ids_BL, mask_BL))
 
     def _states(self, ids_BL: Tensor, mask_BL: Tensor) -> TokenStates:
         extra: dict[str, Any] = {"output_hidden_states": True} if self._first_layer else {}
