@@ -81,10 +81,12 @@ class TrainingConfig(Config):
         description="autocast: bf16 arithmetic on fp32 weights; bf16: weights, too (DeepSpeed); auto: autocast if the device can",
     )
     early_stop: int | None = Field(None, ge=1, description="end after so many validations without a better one")
-    on_divergence: Literal["fail", "record"] = Field(
+    on_divergence: Annotated[Literal["fail", "record"], Operational] = Field(
         "fail", description="a loss that is no number: end the job, or keep the last good state and go on"
     )
-    refit: Literal["never", "always"] = Field("never", description="when rows that came later lead to a new training")
+    refit: Annotated[Literal["never", "always"], Operational] = Field(
+        "never", description="when rows that came later lead to a new training"
+    )
     workers: Annotated[int, Operational] = Field(1, ge=1, description="processes that train one model together")
     deepspeed: Annotated[DeepSpeedConfig, Operational] = DeepSpeedConfig()
     log_every: Annotated[int, Operational] = Field(10, ge=1, description="steps between two lines of the history")

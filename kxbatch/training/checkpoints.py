@@ -104,11 +104,30 @@ class Checkpoints:
                 continue
             if found is None:
                 continue
-            damaged = [name for name, digest in found.files.items() if self._at(step).file(name).digest() != digest]
+            damaged = self._damaged(found)
             if not damaged:
                 return found, problems
             problems.append(f"{self._at(step).path}: {damaged[0]} is damaged or gone; an older state is taken")
         return None, problems
+
+    def readable(self) -> list[int]:
+        """Steps of the states of this training, ascending; one whose document is damaged is none."""
+        return [step for step in self.steps() if self._found(step) is not None]
+
+    def is_sound(self, step: int) -> bool:
+        """Whether a state is there with every share as it was saved."""
+        found = self._found(step)
+        return found is not None and not self._damaged(found)
+
+    def _found(self, step: int) -> Found | None:
+        try:
+            return self.read(step)
+        except FatalError:
+            return None
+
+    def _damaged(self, found: Found) -> list[str]:
+        folder = self._at(found.progress.step)
+        return [name for name, digest in found.files.items() if folder.file(name).digest() != digest]
 
     def read(self, step: int) -> Found | None:
         """One state's facts, None where it is none of this training."""

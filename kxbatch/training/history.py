@@ -30,6 +30,9 @@ class History:
     def __init__(self, folder: Folder, step: int) -> None:
         self._folder = folder
         self.lines = [line for line in read_history(folder) if line["step"] <= step] if step else []
+        if not step:  # events of an earlier training would be drawn into the same curves
+            for name in folder.child(_EVENTS).names():
+                folder.child(_EVENTS).remove(name)
         self._place = Path(tempfile.mkdtemp(prefix="kxbatch-events-"))
         self._writer = _event_writer(self._place, step)
 

@@ -81,11 +81,12 @@ class _Training:
         self._history = History(session.folder(), self.progress.step) if backend.rank == 0 else None
         self._line = _Line(self.progress)
         self._losses: list[Tensor] = []
-        self._norm = torch.zeros(())
+        self._norms: list[Tensor] = []
         self._counts = [0, 0, 0]
         self._clock = self._saved = self._published = time.monotonic()
         self._stride, self._since = 1, 0
         self._diverged_at: int | None = None
+        self._exported: int | None = None
 
     def run(self) -> Status:
         """To the end, or until somebody asks to stop."""
@@ -103,7 +104,7 @@ class _Training:
             status = "diverged"
             self.progress = self._restore()
         if status == "stopped early":
-            self._load(self.progress.best_step)
+            self._exported = self._take_best()
         if status != "interrupted":
             self._finish(status)
         if self._history:
@@ -115,8 +116,8 @@ class _Training:
         if self.progress.step == 0 and config.on_divergence == "record":
             self._save()
         first, last = self.progress.step * micro, self._steps * micro
-        if first >= last:
-            return self._over()
+        if first >= last or self._is_patience_out():  # somebody died before the end was published
+            return "stopped early" if self._is_patience_out() else "trained"
         tables = self._make_feed(self._order, first, last, self._backend)
         feed = Prefetch(batches(self._session, self._order, tables))
         try:
@@ -130,10 +131,9 @@ class _Training:
             feed.close()
         return "trained"
 
-    def _over(self) -> Status:
-        """A state at which nothing is left to be trained: somebody died before the end was published."""
+    def _is_patience_out(self) -> bool:
         patience = self._config.early_stop
-        return "stopped early" if patience and self.progress.worse >= patience else "trained"
+        return patience is not None and self.progress.worse >= patience
 
     def _step(self, step: int, dealt: Iterator[tuple[int, Batch]]) -> None:
         """One update of the weights. In the very last step micro-batches may be missing: others stand in, without a weight."""
@@ -155,7 +155,7 @@ class _Training:
                     a + b for a, b in zip(self._counts, (batch.rows, batch.tokens, batch.padding), strict=True)
                 ]
         rate = self._config.optimizer.rate * rate_share(step, self._steps, self._config.schedule)
-        self._norm = backend.step(rate)
+        self._norms.append(backend.step(rate))
         self._losses.append(loss / len(numbers))
         self._line.rate = rate
 
@@ -182,13 +182,11 @@ class _Training:
         if logs or validates:
             self._tell(self._line.taken(done, self._epoch(done)))
         better = self._validate(done) if validates and config.validation_share else False
-        ended = config.early_stop is not None and self.progress.worse >= config.early_stop
+        ended = self._is_patience_out()
         if saves or late or stopping or ended or (better and (config.keep_best or config.early_stop)):
             self._save()
-        if final:
-            return False
         self._status: Status = "stopped early" if ended else "interrupted"
-        return ended or stopping
+        return ended or (stopping and not final)
 
     def _gather(self, done: int) -> tuple[bool, bool]:
         """Bring together what all processes know since the last look: losses, counts, whether to stop, whether to save.
@@ -200,30 +198,32 @@ class _Training:
         asked = backend.rank == 0 and self._watcher.stopping()
         due = now - self._saved > self._config.checkpoint_seconds
         own = [float(asked), float(due), now - self._clock, *map(float, self._counts)]
-        losses = torch.stack(self._losses).double()
-        told = backend.mean(torch.cat([losses, torch.tensor(own, dtype=torch.float64, device=losses.device)])).tolist()
-        values, (stopping, late, seconds, *counts) = told[: len(self._losses)], told[len(self._losses) :]
-        norm = float(self._norm)
-        self._check(done, values, norm)
+        each = [torch.stack(held).double().to(backend.device) for held in (self._losses, self._norms)]
+        told = backend.mean(torch.cat([*each, torch.tensor(own, dtype=torch.float64, device=backend.device)])).tolist()
+        steps = len(self._losses)
+        values, norms, (stopping, late, seconds, *counts) = told[:steps], told[steps : 2 * steps], told[2 * steps :]
+        self._check(done, values, norms)
         rows, tokens, padding = (round(count * backend.world) for count in counts)
-        self._line.add(values, norm, seconds, rows, tokens, padding)
+        self._line.add(values, norms[-1], seconds, rows, tokens, padding)
         progress = self.progress
         progress.step, progress.seconds = done, progress.seconds + seconds
         progress.rows, progress.tokens = progress.rows + rows, progress.tokens + tokens
         pace = seconds / len(values)
         self._stride, self._since = max(1, min(self._config.log_every, int(_CONTROL / max(pace, 1e-6)))), 0
-        self._losses, self._counts, self._clock = [], [0, 0, 0], now
+        self._losses, self._norms, self._counts, self._clock = [], [], [0, 0, 0], now
         return stopping > 0, late > 0
 
-    def _check(self, done: int, losses: list[float], norm: float) -> None:
-        bad = next((at for at, loss in enumerate(losses) if not math.isfinite(loss)), None)
-        if bad is None and math.isfinite(norm):
+    def _check(self, done: int, losses: list[float], norms: list[float]) -> None:
+        """Every step since the last look, whichever of them was bad."""
+        told = list(zip(losses, norms, strict=True))
+        bad = next((at for at, pair in enumerate(told) if not all(map(math.isfinite, pair))), None)
+        if bad is None:
             return
-        step = done - len(losses) + (bad if bad is not None else len(losses) - 1) + 1
-        before = [round(loss, 4) for loss in (self._line.recent + losses[:bad])[-5:]]
+        step, (loss, norm) = done - len(losses) + bad + 1, told[bad]
+        before = [round(earlier, 4) for earlier in (self._line.recent + losses[:bad])[-5:]]
         facts = {"step": step, "rate": self._line.rate, "gradient_norm": norm, "losses_before": before}
-        what = f"the loss is {losses[bad]}" if bad is not None else f"the gradient's norm is {norm}"
-        kept = [s for s in self._checkpoints.steps() if s < step and self._checkpoints.read(s)]
+        what = f"the gradient's norm is {norm}" if math.isfinite(loss) else f"the loss is {loss}"
+        kept = [s for s in self._checkpoints.readable() if s < step]
         where = f"the last good state is that of step {kept[-1]}" if kept else "no state was saved before it"
         raise Diverged(
             f"stage {self._session.name}: step {step}: {what} (rate {self._line.rate:g}, losses before: "
@@ -288,8 +288,7 @@ class _Training:
             self._history.publish()
             self._checkpoints.save(progress, backend.world)
             best = [progress.best_step] if progress.best_step is not None and self._keeps_best() else []
-            whole = [step for step in self._checkpoints.steps() if self._checkpoints.read(step)]
-            self._checkpoints.prune([*whole[-self._config.keep_last :], *best])
+            self._checkpoints.prune([*self._checkpoints.readable()[-self._config.keep_last :], *best])
         self._saved = self._clock = time.monotonic()
 
     def _keeps_best(self) -> bool:
@@ -297,20 +296,40 @@ class _Training:
 
     def _restore(self) -> Progress:
         """Take over the newest whole state, the same one in all processes; process 0 says which."""
-        backend, chosen = self._backend, -1
-        if backend.rank == 0:
+        chosen = -1
+        if self._backend.rank == 0:
             found, problems = self._checkpoints.latest()
+            chosen = found.progress.step if found else -1
+            if found:  # what is newer is damaged: it must not take the place of what is saved from here on
+                self._checkpoints.prune(step for step in self._checkpoints.steps() if step <= chosen)
+            elif self._checkpoints.steps():
+                problems.append("the states that are there are of other settings or rows; this training replaces them")
             for problem in problems:
                 self._watcher.tell({"warning": problem})
-            chosen = found.progress.step if found else -1
-        said = backend.mean(
-            torch.tensor([float(chosen) if backend.rank == 0 else 0.0], dtype=torch.float64, device=backend.device)
-        )
-        step = round(said.item() * backend.world)
+        step = self._agreed(chosen)
         return self._load(step) if step >= 0 else Progress()
 
-    def _load(self, step: int | None) -> Progress:
-        found = self._checkpoints.read(step) if step is not None else None
+    def _agreed(self, number: int) -> int:
+        """What process 0 says, in all processes."""
+        own = [float(number) if self._backend.rank == 0 else 0.0]
+        said = self._backend.mean(torch.tensor(own, dtype=torch.float64, device=self._backend.device))
+        return round(said.item() * self._backend.world)
+
+    def _take_best(self) -> int:
+        """Take the weights of the best validation, or keep those of now where its state is damaged; the step they are of."""
+        best, sound = self.progress.best_step or 0, True
+        if self._backend.rank == 0:
+            sound = self._checkpoints.is_sound(best)
+            if not sound:
+                now = f"the weights of step {self.progress.step} are exported"
+                self._watcher.tell({"warning": f"the best state, of step {best}, is damaged or gone; {now}"})
+        if not self._agreed(int(sound)):
+            return self.progress.step
+        self._load(best)
+        return best
+
+    def _load(self, step: int) -> Progress:
+        found = self._checkpoints.read(step)
         if found is None:
             raise FatalError(
                 f"stage {self._session.name}: the state of step {step} is gone; run the same command again"
@@ -330,7 +349,7 @@ class _Training:
         with torch.no_grad(), self._backend.forward_context():
             artifact = self._task.finish(model, weights, self._validation)
         curve = [line for line in self._history.lines if "warning" not in line]
-        exported = self.progress.best_step if status == "stopped early" else self.progress.step
+        exported = self.progress.step if self._exported is None else self._exported
         facts = asdict(self.progress) | {"status": status, "steps": self._steps, "exported_step": exported}
         facts |= {"world": self._backend.world, "diverged_at": self._diverged_at}
         artifact.documents["training.json"] = {**facts, "history": curve, "architecture": self._task.describe()}

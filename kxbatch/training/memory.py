@@ -32,15 +32,15 @@ def _is_memory(error: RuntimeError) -> bool:
 
 def _advice(config: TrainingConfig) -> str:
     rows, zero = config.rows_at_once, config.deepspeed.zero
-    tries = []
-    if rows > 1:
-        tries.append(
-            f"training.micro_rows = {max(1, rows // 2)} instead of {rows} (accumulates to the same {config.batch_rows} "
-            "rows a step, so the model comes out alike)"
-        )
-    tries.append("checkpointing = true in the model")
+    tries = ["checkpointing = true in the model"]
     if config.workers > 1 and zero < 3:
         tries.append(f"training.deepspeed.zero = {zero + 1} instead of {zero}")
     if config.deepspeed.offload == "none":
         tries.append("training.deepspeed.offload = 'optimizer' on a GPU")
-    return "try, in this order: " + "; ".join(tries) + ". The last state stays valid, the same command goes on from it"
+    words = f"try, in this order: {'; '.join(tries)}; with these the same training goes on from its newest state"
+    if rows > 1:
+        words += (
+            f". Or training.micro_rows = {max(1, rows // 2)} instead of {rows}, which accumulates to the same "
+            f"{config.batch_rows} rows a step, but begins anew"
+        )
+    return words

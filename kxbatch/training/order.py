@@ -75,7 +75,7 @@ class Order:
                     yield window
 
     def micro_batches(self, epochs: float) -> int:
-        """Micro-batches of so many passes over the rows."""
+        """Micro-batches of so many passes over the rows; at least one."""
         total, left = 0, epochs
         for windows in self.epochs():
             count = sum(window.micro_batches for window in windows)
@@ -83,7 +83,7 @@ class Order:
             left -= 1.0
             if left <= 1e-9:
                 break
-        return total
+        return max(1, total)
 
     def _windows(self, epoch: int, first: int) -> list[Window]:
         shards = [int(s) for s in generator(self.seed, epoch).permutation(len(self.rows)) if self.rows[s]]

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
 pytest_plugins = ["finished"]
 
-OURS = ("plan", "status", "verify", "inspect", "lineage", "export", "compact", "report", "init", "schema", "doctor")
+OURS = (
+    "plan", "status", "verify", "inspect", "lineage", "export", "convert", "compact", "report", "init", "schema", "doctor",
+)  # fmt: skip
 HEAVY = ("numpy", "pyarrow", "polars", "torch", "ray", "numba", "matplotlib", "pydantic")
 
 Snapshot = dict[str, tuple[int, bytes]]

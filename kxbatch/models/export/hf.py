@@ -75,7 +75,10 @@ def check_hf(source: Path, target: Path) -> Parity:
         script = Path(__file__).with_name("without_kxbatch.py")
         environment = os.environ | {"HF_MODULES_CACHE": f"{scratch}/modules", "HF_HUB_OFFLINE": "1"}
         words = [sys.executable, "-P", str(script), str(target), scratch]
-        done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+        # without a standard input: transformers would ask there whether the tokenizer's folder may run its code
+        done = subprocess.run(
+            words, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
         if done.returncode:
             raise FatalError(f"the converted model cannot be loaded without kxbatch: {done.stderr.strip()[-_SHOWN:]}")
         arrays = load_arrays(Path(scratch, "found.safetensors"))
