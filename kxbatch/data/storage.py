@@ -181,6 +181,12 @@ class Folder:
         self.fence()
         self._store.remove(self.file(name).path)
 
+    def clear(self, first: str) -> None:
+        """Remove the files directly here, `first` before the others, and the folder if nothing is left in it."""
+        for name in [first, *self.names()]:
+            self.remove(name)
+        self._store.remove_folder(self.path)
+
     def appending(self, name: str) -> Any:
         """A log here that goes on where it ended: `write` a line, `close`."""
         return self._store.appending(self.file(name).path, self.fence)

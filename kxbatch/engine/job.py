@@ -141,7 +141,9 @@ def build_tree(job: Job, columns: Mapping[str, ColumnKind]) -> list[Node]:
         column = _resolve(where, upstream, available[upstream], kind.reads(config))
         stage = kind(config, column)
         takes = kind.takes(config)
-        identity = stage.identity() | {f"{TRAINED}{name}": _taken(where, name, job, nodes) for name in takes}
+        identity = stage.identity() | {
+            f"{TRAINED}{name}": _taken(where, name, kinds, job, nodes) for name, kinds in takes.items()
+        }
         added: dict[str, ColumnKind] = {c.name: c.kind for c in kind.adds(config) if c.name}
         for name in kind.also_reads(config):
             _require(f"{where}: ", name, upstream, available[upstream])
@@ -149,21 +151,23 @@ def build_tree(job: Job, columns: Mapping[str, ColumnKind]) -> list[Node]:
         chain = fingerprint([chains[upstream], config.kind, stage.version, config.semantic(), identity, column])
         folder = job.output.child(config.name)
         columns_out = {**kept, **added}
-        nodes.append(Node(config.name, upstream, stage, folder, columns_out, takes, identity, chain, job.spec.job.seed))
+        nodes.append(
+            Node(config.name, upstream, stage, folder, columns_out, tuple(takes), identity, chain, job.spec.job.seed)
+        )
         available[config.name], chains[config.name] = nodes[-1].columns, chain
     return nodes
 
 
-def _taken(where: str, name: str, job: Job, before: Sequence[Node]) -> str:
+def _taken(where: str, name: str, kinds: Sequence[str], job: Job, before: Sequence[Node]) -> str:
     """Digest of an earlier stage's artifact, empty where it is still to be made.
 
     Raises:
-        ConfigError: no such stage before, or one that leaves rows instead.
+        ConfigError: no such stage before, or one that leaves something else.
     """
-    allowed = [node.name for node in before if not node.config.leaves_rows]
+    allowed = [node.name for node in before if node.config.leaves in kinds]
     if name not in allowed:
         raise ConfigError(
-            f"{where}: '{TRAINED}{name}': no stage of that name before it leaves such an artifact; allowed: "
+            f"{where}: '{TRAINED}{name}': no stage of that name before it leaves a {' or a '.join(kinds)}; allowed: "
             f"{', '.join(TRAINED + other for other in allowed) or 'none'}{nearest(name, allowed)}"
         )
     card = read_card(job.output.child(name, ARTIFACT))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from kxbatch.data.receipts import Receipt, read_receipts
 from kxbatch.data.storage import Folder, output_folder
 from kxbatch.engine.record import read_record
 from kxbatch.errors import ConfigError, nearest
+from kxbatch.stages.base import Phase, accounting_phase
 from kxbatch.stages.registry import stage_types
 
 
@@ -37,9 +38,12 @@ class Output:
 
     def leaves_rows(self, stage: str) -> bool:
         """Whether a stage leaves parts, or an artifact alone."""
-        kinds = {entry["name"]: entry["kind"] for entry in self.record["job"]["stage"]}
-        kind = stage_types().get(kinds[self._known(stage)])
-        return kind is None or kind.config_type.leaves_rows
+        return self.accounting_phase(stage) == "map"
+
+    def accounting_phase(self, stage: str) -> Phase:
+        """The phase of a stage whose receipts account for every row."""
+        self._known(stage)
+        return recorded_phases(self.record)[stage]
 
     def receipts(self, stage: str) -> dict[str, Receipt]:
         """Receipts of a stage's parts, by shard: those that the last run found or made good."""
@@ -126,6 +130,12 @@ class Output:
                 f"{self.folder.path}: no stage '{stage}'{nearest(stage, self.stages)} (has: {', '.join(self.stages)})"
             )
         return stage
+
+
+def recorded_phases(record: Mapping[str, Any]) -> dict[str, Phase]:
+    """Stage -> the phase that accounts for its rows, for the stages of a run's record."""
+    kinds = {entry["name"]: stage_types().get(entry["kind"]) for entry in record["job"]["stage"]}
+    return {name: "map" if kind is None else accounting_phase(kind) for name, kind in kinds.items()}
 
 
 def open_output(path: str | Path) -> Output:

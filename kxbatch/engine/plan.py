@@ -162,6 +162,8 @@ class _Planner:
         card = read_card(node.folder.child(ARTIFACT))
         now = {key: receipt.digest for key, receipt in sorted(self._receipts(node, "survey").items())}
         reason = training_reason(node, self._chains[node.upstream], card, now | ({"more": ""} if grows else {}))
+        taken = [name for name in node.takes if name in self._unfitted]
+        reason = f"waits for {', '.join(taken)}" if taken else reason
         plan = PhasePlan(node.name, "train", 1, done=int(reason is None))
         if reason:
             self._unfitted.add(node.name)

@@ -48,7 +48,7 @@ def shards_with_quarantine(output: Output, stage: str | None = None) -> dict[str
     _check_stage(output, stage)
     found = {}
     for name in output.stages:
-        receipts = read_receipts(output.folder.child(name), "map" if output.leaves_rows(name) else "survey")
+        receipts = read_receipts(output.folder.child(name), output.accounting_phase(name))
         keys = frozenset(key for key, receipt in receipts.items() if receipt.quarantined)
         if keys and stage in (None, name):
             found[name] = keys

@@ -39,7 +39,7 @@ from kxbatch.engine.record import StageRecord, publish_record
 from kxbatch.engine.scheduler import Completed, Interrupted, Scheduler, Stopped
 from kxbatch.engine.signals import Signals
 from kxbatch.engine.worker import Assignment, Failure, Worker
-from kxbatch.errors import ConfigError, DataError, FatalError, KxbatchError
+from kxbatch.errors import ConfigError, FatalError, KxbatchError
 from kxbatch.stages.base import Context
 
 
@@ -191,6 +191,8 @@ class _Driver:
         self._records: list[StageRecord] = []
         self._warnings = list(corpus.notes)
         self._trained: set[str] = set()
+        self._skipped: set[str] = set()
+        self._broken = {"input": bool(corpus.broken)}
         self._at = ""
 
     def drive(self) -> RunResult:
@@ -202,8 +204,11 @@ class _Driver:
         result = RunResult(0, "done", "", self._job.output.path, self._records, self._failures, self._warnings)
         try:
             for place in range(len(self.nodes)):
-                if self.nodes[place].name in self._wanted:
-                    self._stage(self.nodes[place])  # a node may be another one by now
+                node = self.nodes[place]  # another one by now, if it takes what was trained
+                if self._skipped & {node.upstream, *node.takes}:
+                    self._skipped.add(node.name)
+                elif node.name in self._wanted:
+                    self._stage(node)
         except Interrupted as error:
             result.exit_code, result.status, result.message = error.exit_code, "interrupted", str(error)
         except Stopped as error:
@@ -243,6 +248,7 @@ class _Driver:
         if "train" in node.stage.phases:
             done = self._units(node, assignment, "survey", survey_units(node, shards), whole=complete)
             shards = [shard for shard in shards if shard.key in done.receipts]
+            self._broken[node.name] = self._broken[node.upstream] or bool(done.failed)
             pin = self._train(node, assignment, shards, done, complete=complete)
         elif "map" not in node.stage.phases:
             done = folded
@@ -259,6 +265,7 @@ class _Driver:
             done = self._units(node, assignment, "map", units, whole=complete)
             if done.fresh and not done.failed:
                 node.folder.publish_json(CONFIGURATION, node.stage.semantic("map") | node.identity)
+        self._broken[node.name] = self._broken[node.upstream] or bool(failed or done.failed)
         self._shards[node.name] = part_shards(node.name, done.receipts)
         self._complete[node.name] = complete and not done.failed
         self._record(node, done, failed, time.monotonic() - clock, pin)
@@ -266,22 +273,22 @@ class _Driver:
     def _train(
         self, node: Node, assignment: Assignment, shards: list[InputShard], surveyed: Completed, *, complete: bool
     ) -> Pin:
-        """Train, unless it is done.
+        """Train, unless it is done. Where shards are missing it waits for them, and so does what takes its artifact.
 
         Raises:
-            DataError: shards are missing.
             Interrupted: a signal came in; the state is saved.
         """
-        if self._failures:
-            raise DataError(
-                f"stage {node.name} is not trained: {len(self._failures)} shard(s) failed, and a model without them would "
-                "have to be trained again; mend the cause and run again"
-            )
         training = Training(node, self._chains[node.upstream], surveyed.receipts, complete, self._run)
         asked = "" in self._scheduler.redo.get(node.name, frozenset())
         reason = training.reason(asked=asked)
         if reason is None:
             return pinned(node)
+        if self._broken[node.name]:
+            message = "not trained, for shards are missing, and it would have to be trained again with them"
+            self._failures.append(Failure("train", node.name, "Untrained", message, "park", 3))
+            self._scheduler.progress.say(f"stage {node.name}: {message}", "error")
+            self._skipped.add(node.name)
+            return Pin("", message)
         result = training.result()
         if result is None:
             self._scheduler.train(node, training.session(assignment, shards))

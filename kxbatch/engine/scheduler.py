@@ -14,9 +14,10 @@ from kxbatch.engine.job import Node
 from kxbatch.engine.progress import Progress
 from kxbatch.engine.training_session import TrainingSession
 from kxbatch.engine.units import Unit, judge, part_file
-from kxbatch.engine.worker import Assignment, Failure, accounting_phase
+from kxbatch.engine.worker import Assignment, Failure
 from kxbatch.errors import BudgetExceeded, FatalError, KxbatchError
 from kxbatch.spec.model import QuarantineBudget
+from kxbatch.stages.base import accounting_phase
 
 
 class Interrupted(KxbatchError):
@@ -130,7 +131,7 @@ class Scheduler:
         if self.sweep and (whole or phase in ("fold", "survey", "map")):
             wanted = {unit.key for unit in units} | (frozenset() if whole else self.shards)
             self._sweep(node, phase, receipts, wanted, result.receipts)
-        if phase == accounting_phase(node.stage):
+        if phase == accounting_phase(type(node.stage)):
             self._check_budget(node, result, len(units), final=True)
         return result
 
@@ -168,7 +169,7 @@ class Scheduler:
             result.add(receipt)
             result.fresh.add(receipt.key)
             self.progress.finished(node.name, receipt)
-            if phase == accounting_phase(node.stage):
+            if phase == accounting_phase(type(node.stage)):
                 try:
                     self._check_budget(node, result, len(units), final=False)
                 except BudgetExceeded as error:
@@ -216,7 +217,7 @@ class Scheduler:
         for key, receipt in receipts.items():
             if key not in wanted:
                 node.folder.remove(receipt_name(receipt.phase, key))
-                if phase == accounting_phase(node.stage):
+                if phase == accounting_phase(type(node.stage)):
                     node.folder.remove(quarantine_name(key))
                 node.folder.remove(receipt.file)
         if phase == "map":

@@ -18,6 +18,7 @@ from kxbatch.engine.defects import Defect
 from kxbatch.engine.phases.pairing import PATCHES, recorded_patches
 from kxbatch.errors import DataError, FatalError
 from kxbatch.spec.fingerprint import fingerprint
+from kxbatch.stages.base import Phase
 
 Digests = Callable[[Sequence[File]], list[str | None]]
 
@@ -54,25 +55,25 @@ class StageCheck:
         self.defects: list[Defect] = []
         self.checked = Checked(name, 0, 0, 0, 0)
 
-    def run(self, units: frozenset[str]) -> None:
+    def run(self, units: frozenset[str], phase: Phase) -> None:
         """Check everything.
 
         Args:
-            units: parts that must have a receipt.
+            units: units of the accounting phase that must have a receipt.
+            phase: which one accounts for every row; a stage in which it is not `map` leaves an artifact and no parts.
         """
         receipts = self._receipts()
         sound = self._files(receipts)
         parts = [receipt for receipt in receipts if receipt.phase == "map"]
         self._schemas([receipt for receipt in parts if receipt.key in sound])
-        accounts = parts or [receipt for receipt in receipts if receipt.phase == "survey"]
+        accounts = [receipt for receipt in receipts if receipt.phase == phase]
         for receipt in accounts:
             self._rows(receipt)
-        units = units if parts else frozenset()
-        for key in sorted(units - {receipt.key for receipt in parts} - {defect.key for defect in self.defects}):
-            self._defect(key, receipt_name("map", key), "the receipt is gone")
+        for key in sorted(units - {receipt.key for receipt in accounts} - {defect.key for defect in self.defects}):
+            self._defect(key, receipt_name(phase, key), "the receipt is gone")
         self._orphans(parts, accounts)
         self._patches()
-        self._artifact()
+        self._artifact(needed=bool(units) and phase != "map")
         self.checked = Checked(
             self._name,
             len(receipts),
@@ -175,7 +176,7 @@ class StageCheck:
             if digest != patch["digest"]:
                 self._defect("", patch["file"], ("the file is gone" if digest is None else "content differs") + mend)
 
-    def _artifact(self) -> None:
+    def _artifact(self, *, needed: bool) -> None:
         folder = self._folder.child(ARTIFACT)
         try:
             card = read_card(folder)
@@ -183,6 +184,8 @@ class StageCheck:
             self._defect("", f"{ARTIFACT}/{CARD}", "damaged; remove it, and a run fits the artifact anew")
             return
         if card is None:
+            if needed:
+                self._defect("", f"{ARTIFACT}/{CARD}", "the artifact is gone; a run makes it anew")
             return
         for name, problem in _artifact_problems(folder, card, self._digests):
             self._defect("", f"{ARTIFACT}/{name}", problem)

@@ -93,22 +93,8 @@ class TrainingSession:
         return self._worker().folder.child(TRAINING)
 
     def override(self) -> dict[str, Any]:
-        """Content of `deepspeed.file`.
-
-        Raises:
-            ConfigError: the file cannot be read.
-        """
-        name = self.config.deepspeed.file
-        if name is None:
-            return {}
-        path = Path(self.assignment.base, name)
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{path}: training.deepspeed.file cannot be read as JSON: {error}") from None
-        if not isinstance(found, dict):
-            raise ConfigError(f"{path}: training.deepspeed.file must hold a JSON object")
-        return found
+        """Content of `deepspeed.file`."""
+        return deepspeed_override(Path(self.assignment.base), self.config)
 
     def conclude(self, artifact: Artifact, facts: dict[str, Any]) -> None:
         """Publish the artifact's files, then the word that they are there; the driver writes the card."""
@@ -129,3 +115,22 @@ class TrainingSession:
 
 
 _WORKERS: dict[str, Worker] = {}
+
+
+def deepspeed_override(base: Path, config: TrainingConfig) -> dict[str, Any]:
+    """Content of `deepspeed.file`, empty where none is named.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+    name = config.deepspeed.file
+    if name is None:
+        return {}
+    path = base / name
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: training.deepspeed.file cannot be read as JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise ConfigError(f"{path}: training.deepspeed.file must hold a JSON object")
+    return found

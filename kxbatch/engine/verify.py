@@ -13,9 +13,13 @@ from kxbatch.engine.defects import Defect, recorded_defects, save_defects
 from kxbatch.engine.lease import is_held, read_lease
 from kxbatch.engine.links import check_no_links
 from kxbatch.engine.manifest import MANIFEST, read_manifest
+from kxbatch.engine.output import recorded_phases
 from kxbatch.engine.record import RECORD, read_record
 from kxbatch.engine.stage_check import Checked, StageCheck
 from kxbatch.errors import ConfigError, FatalError, LeaseHeld, nearest
+from kxbatch.stages.base import Phase
+
+_ACCOUNTING: tuple[Phase, ...] = ("map", "survey", "fold")
 
 
 @dataclass
@@ -53,11 +57,11 @@ def verify(path: str | Path, *, stage: str | None = None) -> Verification:
     check_no_links(output, names)
     token = _idle_token(output)
     found = Verification(output.path)
-    units = _recorded_units(output, found.defects)
+    units, phases = _recorded(output, found.defects)
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         for name in [stage] if stage is not None else names:
             check = StageCheck(output, name, lambda paths: list(pool.map(File.digest, paths)))
-            check.run(units.get(name, frozenset()))
+            check.run(units.get(name, frozenset()), phases.get(name) or _apparent_phase(output.child(name)))
             found.stages.append(check.checked)
             found.defects += check.defects
     found.defects += _leftovers(output, stage)
@@ -89,8 +93,8 @@ def _idle_token(output: Folder) -> int:
     return int(lease["token"]) if lease else 0
 
 
-def _recorded_units(output: Folder, defects: list[Defect]) -> dict[str, frozenset[str]]:
-    """Stage -> parts that the last run found or made good; checks the documents of the output on the way."""
+def _recorded(output: Folder, defects: list[Defect]) -> tuple[dict[str, frozenset[str]], dict[str, Phase]]:
+    """Stage -> units that the last run found or made good, and their phase; checks the documents of the output on the way."""
     record = None
     try:
         read_manifest(output)
@@ -101,8 +105,15 @@ def _recorded_units(output: Folder, defects: list[Defect]) -> dict[str, frozense
     except FatalError as error:
         defects.append(Defect("", "", RECORD, str(error)))
     if defects or record is None:
-        return {}
-    return {entry["name"]: frozenset(unit["key"] for unit in entry["units"]) for entry in record["stages"]}
+        return {}, {}
+    units = {entry["name"]: frozenset(unit["key"] for unit in entry["units"]) for entry in record["stages"]}
+    return units, recorded_phases(record)
+
+
+def _apparent_phase(stage: Folder) -> Phase:
+    """The phase that accounts for a stage's rows, as far as its receipts tell."""
+    there = stage.child(BOOKKEEPING, "receipts").listing().folders
+    return next((phase for phase in _ACCOUNTING if phase in there), "map")
 
 
 def _leftovers(output: Folder, stage: str | None) -> list[Defect]:

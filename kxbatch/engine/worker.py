@@ -5,6 +5,8 @@ A worker answers with a `Receipt` or a `Failure`; it never raises. What happens 
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
 import resource
 import socket
@@ -37,7 +39,7 @@ from kxbatch.engine.units import Unit
 from kxbatch.errors import BudgetExceeded, ConfigError, DataError, FatalError, KxbatchError
 from kxbatch.spec.model import InputSection, Resources
 from kxbatch.spec.training import TrainingConfig
-from kxbatch.stages.base import Context, FoldStage, PairsStage, Phase, Side, Stage, TrainStage, checked_rows
+from kxbatch.stages.base import Context, FoldStage, PairsStage, Side, Stage, TrainStage, accounting_phase, checked_rows
 from kxbatch.stages.registry import stage_types
 from kxbatch.stages.task import Task
 from kxbatch.training.order import held_out, row_keys
@@ -115,7 +117,7 @@ class Worker:
         context, result = self._context(unit), None
         try:
             result, quarantine = self._work(unit, context), ""
-            if unit.phase == accounting_phase(self._stage):
+            if unit.phase == accounting_phase(type(self._stage)):
                 quarantine = publish_quarantine(
                     self.folder, unit.key, result.rejected, run=self._a.run, name=self._a.stage
                 )
@@ -214,7 +216,7 @@ class Worker:
         state = self._stage.fold(table, context)
         self._retract(unit)
         published = publish_arrays(self.folder, unit.file, state)
-        if accounting_phase(self._stage) != "fold":  # the map phase tells of them
+        if accounting_phase(type(self._stage)) != "fold":  # the map phase tells of them
             unread = []
         return _Result(published, table.num_rows + len(unread), table.num_rows, unread)
 
@@ -231,7 +233,8 @@ class Worker:
             )
         keys = row_keys(table.column("id").filter(pa.array(usable)).to_pylist())
         context.counters[HELD_OUT] = int(held_out(keys, self._stage.training.validation_share).sum())
-        arrays: Arrays = {"rows": rows, "sizes": survey.sizes, "keys": keys}
+        content = _content_digest(table.select(["id", *self._stage.columns]).filter(pa.array(usable)))
+        arrays: Arrays = {"rows": rows, "sizes": survey.sizes, "keys": keys, "content": content}
         self._retract(unit)
         published = publish_arrays(self.folder, unit.file, arrays)
         return _Result(published, table.num_rows + len(unread), len(rows), [*unread, *survey.rejected])
@@ -348,9 +351,12 @@ class Worker:
         return self._names[key]
 
 
-def accounting_phase(stage: Stage[Any]) -> Phase:
-    """The phase that accounts for every row: its receipts say what went through and what was set aside."""
-    return next(phase for phase in ("map", "survey", "fold") if phase in stage.phases)
+def _content_digest(table: pa.Table) -> npt.NDArray[np.uint8]:
+    """SHA-256 of rows, uint8 [32]: a training that is gone on with must not meet other texts under the same ids."""
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table.combine_chunks())
+    return np.frombuffer(hashlib.sha256(sink.getbuffer()).digest(), np.uint8)
 
 
 def row_numbers(segments: Sequence[Sequence[int]]) -> npt.NDArray[np.int64]:

@@ -99,13 +99,14 @@ def _check_inputs(spec: JobSpec, origin: str) -> None:
     names = [config.name for config in spec.stage]
     for index, config in enumerate(spec.stage):
         upstream = spec.upstream(index)
-        known = ["input", *(before.name for before in spec.stage[:index] if before.leaves_rows)]
+        known = ["input", *(before.name for before in spec.stage[:index] if before.leaves == "rows")]
         if upstream in known:
             continue
         where = f"{origin}: stage[{index}] ({config.name}).input"
         if upstream in names[:index]:
             raise ConfigError(
-                f"{where}: '{upstream}' leaves an artifact and no rows; allowed: {', '.join(known)}. "
+                f"{where}: '{upstream}' leaves a {spec.stage[names.index(upstream)].leaves} and no rows; "
+                f"allowed: {', '.join(known)}. "
                 f"An artifact is named where it is used, such as model = 'stage:{upstream}'"
             )
         if upstream in names:

@@ -58,10 +58,10 @@ class StageConfig(Config):
     """What every stage has; a kind adds its own fields.
 
     Attributes:
-        leaves_rows: false for a kind that leaves an artifact only: what comes after it reads past it.
+        leaves: `rows`, or the kind of artifact of one that leaves nothing else: what comes after it reads past it.
     """
 
-    leaves_rows: ClassVar[bool] = True
+    leaves: ClassVar[str] = "rows"
 
     kind: str
     name: Annotated[str, Operational] = Field("", description="folder of the stage's output; absent: its kind")
@@ -156,5 +156,5 @@ class JobSpec(Config):
         declared = self.stage[index].input
         if declared is not None:
             return declared
-        with_rows = [config.name for config in self.stage[:index] if config.leaves_rows]
+        with_rows = [config.name for config in self.stage[:index] if config.leaves == "rows"]
         return with_rows[-1] if with_rows else "input"

@@ -146,9 +146,9 @@ class Stage(ABC, Generic[ConfigT]):
         return (self.column, *self.also_reads(self.config))
 
     @classmethod
-    def takes(cls, config: ConfigT) -> tuple[str, ...]:
-        """Names of earlier stages whose artifacts it works with, beside the one it reads."""
-        return ()
+    def takes(cls, config: ConfigT) -> dict[str, tuple[str, ...]]:
+        """Earlier stages whose artifacts it works with, and what kinds of artifact will do."""
+        return {}
 
     def identity(self) -> dict[str, str]:
         """What decides the result besides the configuration: a model's digest. Asked while planning: nothing heavy."""
@@ -242,6 +242,13 @@ class TrainStage(Stage[ConfigT]):
     @abstractmethod
     def task(self, context: Context) -> Task:
         """What the trainer works on; built in every process that takes part."""
+
+
+def accounting_phase(kind: type[Stage[Any]]) -> Phase:
+    """The phase that accounts for every row: its receipts say what went through and what was set aside."""
+    if kind.config_type.leaves == "rows":
+        return "map"
+    return "survey" if issubclass(kind, TrainStage) else "fold"
 
 
 def trained_stage(reference: str) -> str | None:

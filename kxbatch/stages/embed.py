@@ -57,10 +57,10 @@ class Embed(Stage[EmbedConfig]):
         return (Column("embedding", "vector"),)
 
     @classmethod
-    def takes(cls, config: EmbedConfig) -> tuple[str, ...]:
+    def takes(cls, config: EmbedConfig) -> dict[str, tuple[str, ...]]:
         """The stage that trains its encoder, if one does."""
         name = trained_stage(config.model)
-        return () if name is None else (name,)
+        return {} if name is None else {name: ("text encoder",)}
 
     def identity(self) -> dict[str, str]:
         """Id and content digest of the model; what a stage leaves is told apart by the engine."""

@@ -67,7 +67,7 @@ class TextModelConfig(Config):
 class MaskedLmConfig(StageConfig):
     """Trains a text encoder on a text column."""
 
-    leaves_rows: ClassVar[bool] = False
+    leaves: ClassVar[str] = "text encoder"
 
     kind: Literal["masked-lm"] = "masked-lm"
     column: str | None = Field(None, description="text column; absent: the only one of the input")
@@ -112,10 +112,10 @@ class MaskedLmStage(TrainStage[MaskedLmConfig]):
         return Column(config.column, "text")
 
     @classmethod
-    def takes(cls, config: MaskedLmConfig) -> tuple[str, ...]:
-        """Stages that train its tokenizer, and the encoder it starts from."""
-        references = (config.tokenizer, config.initialize or "")
-        return tuple(name for name in map(trained_stage, references) if name is not None)
+    def takes(cls, config: MaskedLmConfig) -> dict[str, tuple[str, ...]]:
+        """Stages that train its tokenizer, and the encoder it starts from; an encoder has its tokenizer with it."""
+        wanted = ((config.tokenizer, ("tokenizer", "text encoder")), (config.initialize or "", ("text encoder",)))
+        return {name: kinds for reference, kinds in wanted if (name := trained_stage(reference)) is not None}
 
     @property
     def survey_depends_on(self) -> tuple[str, ...]:

@@ -30,7 +30,7 @@ _MEASURED_WORDS = 200_000
 class TokenizerConfig(StageConfig):
     """Trains a tokenizer on a text column."""
 
-    leaves_rows: ClassVar[bool] = False
+    leaves: ClassVar[str] = "tokenizer"
 
     kind: Literal["tokenizer"] = "tokenizer"
     column: str | None = Field(None, description="text column; absent: the only one of the input")

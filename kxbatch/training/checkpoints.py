@@ -163,10 +163,7 @@ class Checkpoints:
         kept = set(keep)
         for step in self.steps():
             if step not in kept:
-                folder = self._at(step)
-                folder.remove(_STATE)
-                for name in folder.listing().files:
-                    folder.remove(name)
+                self._at(step).clear(_STATE)
 
     def _at(self, step: int) -> Folder:
         return self._folder.child(f"{_PREFIX}{step:08d}")

@@ -10,6 +10,7 @@ import torch
 from kxbatch.errors import ConfigError, nearest
 from kxbatch.spec.training import TrainingConfig
 from kxbatch.training.precision import Precision, training_precision
+from kxbatch.training.refusals import refuse_with_deepspeed
 
 BUCKET = 50_000_000  # elements sent at once: DeepSpeed's default of 5e8 reserves 2 GB for them
 
@@ -60,12 +61,15 @@ def deepspeed_config(
         ConfigError: the job asks for what DeepSpeed cannot do, or the file contradicts the job or has an unknown key.
     """
     precision = training_precision(config.precision, device)
-    _refuse_what_cannot_work(config, precision, world, device)
+    _refuse_what_cannot_work(config, world, device)
     ours = _ours(config, precision, world)
     given = override or {}
     for key in given:
         if key not in KNOWN:
             raise ConfigError(f"deepspeed.file: DeepSpeed has no key '{key}'{nearest(key, KNOWN)}")
+        if given[key] is None or (isinstance(ours.get(key), Mapping) and not isinstance(given[key], Mapping)):
+            wanted = "an object" if isinstance(ours.get(key), Mapping) else "a value"
+            raise ConfigError(f"deepspeed.file: '{key}' is {given[key]!r}, but must be {wanted}; or leave it out")
     for path, job_key in DECIDED.items():
         _refuse_conflict(path, job_key, ours, given)
     return _merged(ours, given)
@@ -96,27 +100,15 @@ def _ours(config: TrainingConfig, precision: Precision, world: int) -> dict[str,
     }
 
 
-def _refuse_what_cannot_work(config: TrainingConfig, precision: Precision, world: int, device: torch.device) -> None:
-    zero, offload, kind = config.deepspeed.zero, config.deepspeed.offload, config.optimizer.kind
+def _refuse_what_cannot_work(config: TrainingConfig, world: int, device: torch.device) -> None:
+    offload = config.deepspeed.offload
     if config.micro_batches % world:
         raise ConfigError(f"{world} workers cannot share the {config.micro_batches} micro-batches of a step equally")
-    if precision == "bf16" and zero == 0:
-        raise ConfigError(
-            "precision = 'bf16' does not go with deepspeed.zero = 0: DeepSpeed then takes a step of the optimiser while it "
-            "sets up, before any gradient; use zero = 1, or precision = 'autocast'"
-        )
-    if kind != "adamw" and zero:
-        raise ConfigError(
-            f"optimizer.kind = '{kind}' does not go with deepspeed.zero = {zero}: ZeRO cuts all parameters, joined end to "
-            "end, into equal parts, so that norms and rows of a single one are gone; use zero = 0, or kind = 'adamw'"
-        )
     if offload != "none" and device.type != "cuda":
         raise ConfigError(
             f"deepspeed.offload = '{offload}' frees a GPU's memory, but the model computes on {device.type}; use 'none'"
         )
-    needed = {"none": 0, "optimizer": 1, "all": 3}[offload]
-    if zero < needed:
-        raise ConfigError(f"deepspeed.offload = '{offload}' needs deepspeed.zero = {needed} or more, not {zero}")
+    refuse_with_deepspeed(config)
 
 
 def _refuse_conflict(path: str, job_key: str, ours: Mapping[str, Any], given: Mapping[str, Any]) -> None:

@@ -9,13 +9,13 @@ import pyarrow as pa
 import torch
 from torch import nn
 
-from kxbatch.errors import ConfigError
 from kxbatch.training.backend import Backend
 from kxbatch.training.feed import encoded, pieces
 from kxbatch.training.loop import train
 from kxbatch.training.optimizers import make_optimizer
 from kxbatch.training.order import Order
 from kxbatch.training.plain import PlainBackend
+from kxbatch.training.refusals import refuse_in_one_process
 from kxbatch.training.session import Session, Status, Watcher
 
 
@@ -23,14 +23,10 @@ def train_here(session: Session, watcher: Watcher) -> Status:
     """Train in this process.
 
     Raises:
-        ConfigError: several workers were asked for.
+        ConfigError: what is asked for needs several processes.
         KxbatchError: see `loop.train`.
     """
-    if session.config.workers > 1:
-        raise ConfigError(
-            f"stage {session.name}: training.workers = {session.config.workers}: one process has one worker; "
-            "use executor = 'ray', or workers = 1"
-        )
+    refuse_in_one_process(session.config)
     torch.set_num_threads(session.threads)
     return train(session, partial(_backend, session), partial(_feed, session), watcher)
 

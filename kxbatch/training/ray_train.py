@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import tempfile
 import threading
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import ray
 import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from kxbatch.errors import FatalError, KxbatchError, RetryableError
 from kxbatch.spec.model import Resources
@@ -69,8 +71,10 @@ def _attempt(
     session: Session, resources: Resources, watcher: Watcher
 ) -> tuple[Status | KxbatchError | None, Exception | None]:
     """One start of all processes; how process 0 says it ended, and what Ray says."""
-    mailbox = ray.remote(Mailbox).options(num_cpus=0).remote()
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    mailbox = ray.remote(Mailbox).options(num_cpus=0, scheduling_strategy=here).remote()
     outcome: list[Exception | None] = []
+    begun, deadline = False, time.monotonic() + resources.startup_timeout
     with tempfile.TemporaryDirectory(prefix="kxbatch-ray-train-", ignore_cleanup_errors=True) as place:
         thread = threading.Thread(
             target=_fit, args=(session, resources, mailbox, Path(place), outcome), name="train", daemon=True
@@ -78,18 +82,28 @@ def _attempt(
         thread.start()
         while thread.is_alive():
             thread.join(_POLL)
-            _pass_on(mailbox, watcher)
+            begun = _pass_on(mailbox, watcher) or begun
+            if watcher.stopping() and not begun:
+                return "interrupted", None
             if watcher.stopping():
                 mailbox.stop.remote()
+            if not begun and time.monotonic() > deadline:
+                raise FatalError(
+                    f"stage {session.name}: {session.config.workers} training workers did not start within "
+                    f"{resources.startup_timeout:g} s (resources.startup_timeout); others may use the cluster"
+                )
         _pass_on(mailbox, watcher)
         ended = ray.get(mailbox.ended.remote())
     ray.kill(mailbox)
     return ended, outcome[0]
 
 
-def _pass_on(mailbox: Any, watcher: Watcher) -> None:
-    for line in ray.get(mailbox.take.remote()):
+def _pass_on(mailbox: Any, watcher: Watcher) -> bool:
+    """Tell what process 0 told; whether that was anything."""
+    lines = ray.get(mailbox.take.remote())
+    for line in lines:
         watcher.tell(line)
+    return bool(lines)
 
 
 def _fit(session: Session, resources: Resources, mailbox: Any, place: Path, outcome: list[Exception | None]) -> None:

@@ -43,13 +43,10 @@ def card(stage: str = "encoder", output: str = "out/train") -> dict[str, Any]:
 
 
 def refusal(job: dict[str, Any]) -> str:
-    """Why a job is not run, or not to its end: an error of configuration in either case."""
-    try:
-        result = kxbatch.run(job, report=False)
-    except ConfigError as error:
-        return str(error)
-    assert result.exit_code == 2
-    return result.message
+    """Why a job is not even planned."""
+    with pytest.raises(ConfigError) as caught:
+        kxbatch.plan(job)
+    return str(caught.value)
 
 
 def with_embed(job: dict[str, Any]) -> dict[str, Any]:
@@ -233,8 +230,14 @@ def test_an_artifact_is_taken_only_from_a_stage_that_leaves_one() -> None:
     with pytest.raises(ConfigError, match=r"did you mean 'tokenizer'"):
         kxbatch.plan(job)
     job = with_embed(training_job())
+    job["stage"][2]["model"] = "stage:tokenizer"
+    with pytest.raises(
+        ConfigError, match=r"no stage of that name before it leaves a text encoder; allowed: stage:encoder"
+    ):
+        kxbatch.plan(job)
+    job = with_embed(training_job())
     job["stage"][2]["input"] = "encoder"
-    with pytest.raises(ConfigError, match="leaves an artifact and no rows"):
+    with pytest.raises(ConfigError, match="leaves a text encoder and no rows"):
         kxbatch.plan(job)
 
 
@@ -274,3 +277,110 @@ def test_a_folder_of_states_that_is_a_link_is_refused(place: str) -> None:
     with pytest.raises(ConfigError, match=f"{place}: a link"):
         kxbatch.run(training_job(steps=5), report=False)
     assert any(path.is_file() for path in outside.rglob("*"))
+
+
+@pytest.mark.usefixtures("texts")
+def test_other_texts_under_the_same_ids_are_another_training(capsys: pytest.CaptureFixture[str]) -> None:
+    kxbatch.run(training_job(refit="always"), report=False, quiet=True)
+    before, file = card(), Path("data/a.jsonl")
+    file.write_text(file.read_text().replace("alpha", "omega"))  # as many bytes
+    assert kxbatch.run(training_job(refit="always"), report=False).exit_code == 0
+    assert card()["digest"] != before["digest"]
+    assert "of other settings or rows" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("texts")
+def test_when_to_train_again_is_no_reason_to_train_again() -> None:
+    kxbatch.run(training_job(), report=False)
+    assert kxbatch.run(training_job(refit="always", on_divergence="record"), report=False).status == "unchanged"
+
+
+EARLY = {
+    "epochs": None,
+    "steps": 12,
+    "checkpoint_every": 4,
+    "validate_every": 4,
+    "early_stop": 2,
+    "optimizer": {"rate": 1e-30},
+}
+
+
+@pytest.mark.usefixtures("texts")
+def test_patience_that_ends_with_the_last_step_leaves_the_best_however_it_came_to_its_end() -> None:
+    kxbatch.run(training_job(**EARLY), report=False)
+    facts, digest = card()["training"], card()["digest"]
+    assert (facts["status"], facts["exported_step"]) == ("stopped early", 4)
+    shutil.rmtree("out/train/encoder/_artifact")  # as if it had died before the end was published
+    Path("out/train/encoder/_training/result.json").unlink()
+    kxbatch.run(training_job(**EARLY), report=False)
+    assert card()["digest"] == digest
+    assert card()["training"]["exported_step"] == 4
+
+
+@pytest.mark.usefixtures("texts")
+def test_a_damaged_best_state_is_not_exported(capsys: pytest.CaptureFixture[str]) -> None:
+    kxbatch.run(training_job(**EARLY), report=False)
+    share = Path("out/train/encoder/_training/step-00000004/share-00000-of-00001.safetensors")
+    share.write_bytes(share.read_bytes()[:-4] + b"XXXX")
+    shutil.rmtree("out/train/encoder/_artifact")
+    Path("out/train/encoder/_training/result.json").unlink()
+    assert kxbatch.run(training_job(**EARLY), report=False).exit_code == 0
+    assert (
+        "the best state, of step 4, is damaged or gone; the weights of step 12 are exported" in capsys.readouterr().err
+    )
+    assert card()["training"]["exported_step"] == 12
+
+
+@pytest.mark.usefixtures("texts")
+@pytest.mark.parametrize("which", ["state.json", "share-00000-of-00001.safetensors"])
+def test_a_damaged_state_does_not_stand_in_the_way_of_new_ones(which: str) -> None:
+    job = training_job(checkpoint_every=3, keep_last=1, keep_best=False)
+    kxbatch.run(job, report=False)
+    calm, last = losses(), next(Path("out/train/encoder/_training").glob("step-*"))
+    shutil.rmtree("out/train/encoder/_artifact")
+    Path("out/train/encoder/_training/result.json").unlink()
+    (last / which).write_bytes(b"{" + (last / which).read_bytes()[1:-4] + b"XXXX")
+    assert kxbatch.run(job, report=False).exit_code == 0
+    assert losses() == calm
+    assert [path.parent.name for path in Path("out/train/encoder/_training").glob("step-*/state.json")] == [last.name]
+
+
+@pytest.mark.usefixtures("texts")
+def test_the_plan_tells_that_a_new_tokenizer_means_a_new_training() -> None:
+    kxbatch.run(with_embed(training_job()), report=False)
+    job = with_embed(training_job())
+    job["stage"][0]["vocabulary"] = 320
+    plan = {(phase.stage, phase.phase): phase for phase in kxbatch.plan(job).phases}
+    assert plan["encoder", "train"].reasons == {"waits for tokenizer": 1}
+    assert plan["embed", "map"].stale == plan["embed", "map"].total
+
+
+def test_rows_the_tokenizer_sets_aside_are_accounted_for(texts: Path) -> None:
+    from kxbatch.engine.verify import verify
+
+    (texts / "data/b.jsonl").write_text('{"doc": "x1", "text": "fine"}\n{"doc": broken}\n')
+    job = training_job()
+    job["job"]["quarantine"] = {"max_share": 0.5}
+    result = kxbatch.run(job, report=False)
+    assert [stage.rows_quarantined for stage in result.stages] == [1, 1]
+    assert verify("out/train").defects == []
+    shutil.rmtree("out/train/encoder")
+    assert {defect.file for defect in verify("out/train").defects} >= {"_artifact/card.json"}
+
+
+def test_a_broken_new_file_does_not_touch_a_model_that_is_pinned(texts: Path) -> None:
+    job = with_embed(training_job())
+    assert kxbatch.run(job, report=False).exit_code == 0
+    trained = card()
+    write_texts(texts / "data/b.jsonl", 300, 5)
+    (texts / "data/c.parquet").write_bytes(b"no Parquet")
+    job["input"]["path"] = ["data/*.jsonl", "data/c.parquet"]
+    result = kxbatch.run(job, report=False)
+    assert result.exit_code == 3
+    assert card() == trained
+    assert kxbatch.open("out/train").scan().collect().height == 125
+    changed = {**with_embed(training_job(optimizer={"rate": 0.01})), "input": job["input"]}
+    waiting = kxbatch.run(changed, report=False)  # a new model waits for all rows, and so does what takes it
+    assert waiting.exit_code == 3
+    assert card() == trained
+    assert [failure.error for failure in waiting.failures] == ["Unreadable", "Untrained"]

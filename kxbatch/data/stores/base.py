@@ -75,6 +75,9 @@ class Store(Protocol):
     def remove(self, path: str) -> None:
         """Remove a file; none there is fine."""
 
+    def remove_folder(self, path: str) -> None:
+        """Remove a folder that has nothing in it any more; others stay, and a store without folders has none to remove."""
+
     def appending(self, path: str, fence: Fence) -> Log:
         """A log that goes on where it ended; `fence` is called before it replaces what others may have written."""
 

@@ -109,6 +109,11 @@ class Disk:
         with disk_errors(path):
             Path(path).unlink(missing_ok=True)
 
+    def remove_folder(self, path: str) -> None:
+        """See `Store`."""
+        with contextlib.suppress(OSError):
+            Path(path).rmdir()
+
     def appending(self, path: str, fence: Fence) -> _File:
         """The file itself, opened at its end."""
         with disk_errors(path):

@@ -156,6 +156,9 @@ class S3:
 
         _patiently(delete)
 
+    def remove_folder(self, path: str) -> None:
+        """See `Store`."""
+
     def appending(self, path: str, fence: Fence) -> _Growing:
         """Objects cannot grow: the log is kept here and sent now and then."""
         return _Growing(self, path, fence)
