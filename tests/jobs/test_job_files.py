@@ -78,7 +78,7 @@ def check_training(output: str, stage: dict[str, Any]) -> None:
     if stage.get("init_report"):
         report = artifact(output, name, "init.json")
         assert report["one_step_change"] > 0
-        branches = 2 if curve["architecture"]["architecture"]["block"] == "attention" else 1
+        branches = 2 if curve["architecture"]["block"] == "attention" else 1
         assert len(report["branch_ratio"]) == branches * report["layers"]
 
 
