@@ -66,8 +66,7 @@ class MaskedLmTask:
         """Columns `tokens` and `words`, without special tokens; cut to `max_length` unless texts are joined."""
         texts = table.column(self._column).cast(pa.string()).to_pylist()
         limit = None if self._config.pack else self._config.max_length - FRAME
-        rows, cut = self._tokenizer.tokenize(texts, limit, self._segmenter)
-        self._context.counters["truncated_texts"] += int(cut.sum())
+        rows, _ = self._tokenizer.tokenize(texts, limit, self._segmenter)
         return pa.table(to_columns(rows))
 
     def collate(self, rows: pa.Table, draw: int) -> Batch:
