@@ -223,7 +223,7 @@ def test_the_embed_stage_takes_what_a_stage_left(original: Path) -> None:
     config = EmbedConfig(model="stage:mlm", precision="fp32", pooling="cls")
     stage = Embed(config, "text")
     assert (stage.takes(config), stage.identity()) == ({"mlm": ("text encoder",)}, {})
-    assert Embed.takes(EmbedConfig(model=str(original))) == ()
+    assert Embed.takes(EmbedConfig(model=str(original))) == {}
     context = Context(seed=0, threads=1, gpus=0, trained={"mlm": original}.__getitem__)
     stage.open(context)
     table = pa.table({"id": ["a", "b", "c"], "text": ["whitening of vectors", " ", "a"]})
