@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from storage.s3_server import CREDENTIALS, bucket_objects, s3_client, s3_server
+from storage.s3_server import CREDENTIALS, bucket_keys, bucket_objects, s3_client, s3_server
 from support import audit_job
 
 WAITING = """
@@ -87,7 +87,7 @@ def place(
     client = s3_client(url)
     client.create_bucket(Bucket="bucket")
     yield Place("s3://bucket/out", client)
-    for key in bucket_objects(client, "bucket"):
+    for key in bucket_keys(client, "bucket"):
         client.delete_object(Bucket="bucket", Key=key)
     client.delete_bucket(Bucket="bucket")
 

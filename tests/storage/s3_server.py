@@ -57,11 +57,15 @@ def s3_client(endpoint: str, attempts: int = 5, timeout: float = 30) -> Any:
     )
 
 
-def bucket_objects(client: Any, bucket: str) -> dict[str, bytes]:
-    """All objects of a bucket, by key."""
+def bucket_keys(client: Any, bucket: str) -> list[str]:
+    """The keys of all objects of a bucket; some may be gone again when somebody writes there."""
     pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket)
-    keys = [entry["Key"] for page in pages for entry in page.get("Contents", ())]
-    return {key: client.get_object(Bucket=bucket, Key=key)["Body"].read() for key in keys}
+    return [entry["Key"] for page in pages for entry in page.get("Contents", ())]
+
+
+def bucket_objects(client: Any, bucket: str) -> dict[str, bytes]:
+    """All objects of a bucket that nobody writes to, by key."""
+    return {key: client.get_object(Bucket=bucket, Key=key)["Body"].read() for key in bucket_keys(client, bucket)}
 
 
 def netloc(endpoint: str) -> str:

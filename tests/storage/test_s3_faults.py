@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from storage.faulty_proxy import BODY_KINDS, KINDS, PASSED, FaultyProxy, Plan
-from storage.s3_server import bucket_objects
+from storage.s3_server import bucket_keys, bucket_objects
 from support import audit_job, tree_digests
 
 import kxbatch as kx
@@ -82,7 +82,7 @@ class Trial:
 
     def clear(self) -> None:
         """Remove the output of the trial before."""
-        for key in bucket_objects(self.s3, self.bucket):
+        for key in bucket_keys(self.s3, self.bucket):
             if key.startswith("out/"):
                 self.s3.delete_object(Bucket=self.bucket, Key=key)
 

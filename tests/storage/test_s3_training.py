@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from storage.s3_server import bucket_objects
+from storage.s3_server import bucket_keys, bucket_objects
 from support import training_job, tree_digests, write_texts
 
 import kxbatch as kx
@@ -31,9 +31,10 @@ def test_a_training_on_an_object_store_is_killed_and_resumed(workplace: Path, s3
     command = [sys.executable, "-c", RUN, json.dumps(job(f"s3://{bucket}/out"))]
     child = subprocess.Popen(command)
     deadline = time.monotonic() + 120
-    while "out/encoder/_training/step-00000010/state.json" not in bucket_objects(s3, bucket):
+    while "out/encoder/_training/step-00000010/state.json" not in bucket_keys(s3, bucket):
         assert child.poll() is None
         assert time.monotonic() < deadline
+        time.sleep(0.05)
     child.kill()
     child.wait()
     done = subprocess.run(command, capture_output=True, text=True, timeout=240)
