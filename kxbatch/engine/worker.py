@@ -29,6 +29,7 @@ from kxbatch.data.arrays import Arrays, publish_arrays, read_arrays
 from kxbatch.data.parts import publish_part, read_part
 from kxbatch.data.quarantine import Rejected, publish_quarantine
 from kxbatch.data.receipts import Receipt, read_receipt, receipt_name, write_receipt
+from kxbatch.data.row_draws import held_out, row_keys
 from kxbatch.data.storage import Folder, Published
 from kxbatch.engine.cards import ARTIFACT
 from kxbatch.engine.corpus import read_source
@@ -42,7 +43,6 @@ from kxbatch.spec.training import TrainingConfig
 from kxbatch.stages.base import Context, FoldStage, PairsStage, Side, Stage, TrainStage, accounting_phase, checked_rows
 from kxbatch.stages.registry import stage_types
 from kxbatch.stages.task import Task
-from kxbatch.training.order import held_out, row_keys
 
 HELD_OUT = "held_out_rows"  # counter of a survey
 Policy = Literal["retry", "park", "stop"]

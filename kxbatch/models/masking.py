@@ -14,12 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from kxbatch.data.row_draws import Keys, seeds, uniform
+
 Ints = npt.NDArray[np.int32]
-_Hash = npt.NDArray[np.uint64]
 
 MASKED, REPLACED = 0.8, 0.1  # shares of the chosen tokens
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_WORDS, _ACTIONS, _TOKENS = np.uint64(1), np.uint64(2), np.uint64(3)  # streams of draws of a row
+_WORDS, _ACTIONS, _TOKENS = 1, 2, 3  # streams of draws of a row
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class TokenRows:
         return np.arange(len(self.tokens)) - self.starts[self.row_of]
 
 
-def choose(rows: TokenRows, keys: _Hash, draw: int, share: float) -> npt.NDArray[np.bool_]:
+def choose(rows: TokenRows, keys: Keys, draw: int, share: float) -> npt.NDArray[np.bool_]:
     """Tokens to be guessed.
 
     Every word is chosen with probability `share`, independently; of a row in which none is, the word that came closest. So
@@ -67,7 +67,7 @@ def choose(rows: TokenRows, keys: _Hash, draw: int, share: float) -> npt.NDArray
     Returns:
         bool [N].
     """
-    word_N = _uniform(_seeds(keys, draw, _WORDS)[rows.row_of], rows.words)
+    word_N = uniform(seeds(keys, draw, _WORDS)[rows.row_of], rows.words)
     closest_R = np.full(len(keys), np.inf)
     filled = rows.lengths > 0
     if filled.any():
@@ -76,7 +76,7 @@ def choose(rows: TokenRows, keys: _Hash, draw: int, share: float) -> npt.NDArray
     return chosen
 
 
-def replace(rows: TokenRows, chosen: npt.NDArray[np.bool_], keys: _Hash, draw: int, mask: int, ordinary: Ints) -> Ints:
+def replace(rows: TokenRows, chosen: npt.NDArray[np.bool_], keys: Keys, draw: int, mask: int, ordinary: Ints) -> Ints:
     """What the model sees: tokens with the chosen ones masked, replaced or left.
 
     Args:
@@ -92,8 +92,8 @@ def replace(rows: TokenRows, chosen: npt.NDArray[np.bool_], keys: _Hash, draw: i
     """
     places = np.flatnonzero(chosen)
     row, place = rows.row_of[places], rows.place[places]
-    action = _uniform(_seeds(keys, draw, _ACTIONS)[row], place)
-    other = _uniform(_seeds(keys, draw, _TOKENS)[row], place)
+    action = uniform(seeds(keys, draw, _ACTIONS)[row], place)
+    other = uniform(seeds(keys, draw, _TOKENS)[row], place)
     replaced = ordinary[(other * len(ordinary)).astype(np.int64)]
     kept = rows.tokens[places]
     seen = rows.tokens.copy()
@@ -121,22 +121,3 @@ def joined_words(words: Ints, offsets: npt.NDArray[np.int64], segments: npt.NDAr
     last = np.searchsorted(segments, np.maximum(offsets[:, 1] - 1, offsets[:, 0]), side="right")
     starts = (np.diff(words) > 0) & (first[1:] > np.maximum.accumulate(last)[:-1])
     return np.concatenate([[0], np.cumsum(starts)]).astype(np.int32)
-
-
-def _seeds(keys: _Hash, draw: int, stream: np.uint64) -> _Hash:
-    """A starting point for each row, draw and stream [R]."""
-    return _mix(_mix(keys) ^ _mix(np.array([draw]).astype(np.uint64) * np.uint64(8) + stream))
-
-
-def _uniform(seeds: _Hash, places: npt.NDArray[np.signedinteger]) -> npt.NDArray[np.float64]:
-    """Numbers in [0, 1), one for each seed and place, with 53 random bits."""
-    mixed = _mix(seeds + (places.astype(np.uint64) + np.uint64(1)) * _GOLDEN)
-    return (mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53
-
-
-def _mix(x: _Hash) -> _Hash:
-    """Finaliser of SplitMix64 (Steele, Lea and Flood 2014): every bit of the input moves half the bits of the output."""
-    x = x + _GOLDEN
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from kxbatch.data.row_draws import held_out
 from kxbatch.errors import DataError
 from kxbatch.spec.training import TrainingConfig
 from kxbatch.stages.task import KEY, Batch
-from kxbatch.training.order import Order, Window, deal, held_out
+from kxbatch.training.order import Order, Window, deal
 from kxbatch.training.session import Session, ShardRows
 
 MICRO = "micro"  # int64 column: which micro-batch an encoded row belongs to

@@ -9,7 +9,7 @@ whatever the number of processes, so the number of the step says exactly what ha
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -116,14 +116,3 @@ def deal(order: Order, window: Window, sizes: npt.NDArray[np.int32]) -> list[npt
     by_size = shuffled[np.argsort(sizes[shuffled], kind="stable")]
     cut = [by_size[at : at + order.micro_rows] for at in range(0, len(by_size), order.micro_rows)]
     return [cut[place] for place in draw.permutation(len(cut))]
-
-
-def held_out(keys: npt.NDArray[np.uint64], share: float) -> npt.NDArray[np.bool_]:
-    """Which rows are for validation: chosen by their keys, so that a row never changes sides."""
-    return (keys >> np.uint64(11)).astype(np.float64) * 2.0**-53 < share
-
-
-def row_keys(ids: Sequence[str | int]) -> npt.NDArray[np.uint64]:
-    """A number for each id, uint64: the first 64 bits of its BLAKE2b digest."""
-    digests = b"".join(hashlib.blake2b(str(name).encode(), digest_size=8).digest() for name in ids)
-    return np.frombuffer(digests, "<u8").astype(np.uint64)

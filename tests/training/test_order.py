@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kxbatch.data.row_draws import held_out, row_keys
 from kxbatch.training.feed import pieces
-from kxbatch.training.order import Order, Window, deal, held_out, row_keys
+from kxbatch.training.order import Order, Window, deal
 
 orders = st.builds(
     Order,
