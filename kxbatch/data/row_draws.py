@@ -41,7 +41,7 @@ def seeds(keys: Keys, draw: int, stream: int) -> Keys:
         draw: any number; another one gives other draws.
         stream: 0 to 7, what is drawn.
     """
-    number = np.array([draw], np.int64).astype(np.uint64)
+    number = np.array([draw % 2**64], np.uint64)
     return mix(mix(keys) ^ mix(number * _STREAMS + np.uint64(stream)))
 
 

@@ -18,6 +18,7 @@ from kxbatch.data.storage import Folder
 from kxbatch.stages.base import Artifact
 
 ARTIFACT = "_artifact"
+TRAINING = "_training"  # folder of states, history and settings, beside the artifact
 STATE = "state.safetensors"
 CARD = "card.json"
 

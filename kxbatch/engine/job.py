@@ -147,6 +147,7 @@ def build_tree(job: Job, columns: Mapping[str, ColumnKind]) -> list[Node]:
         added: dict[str, ColumnKind] = {c.name: c.kind for c in kind.adds(config) if c.name}
         for name in kind.also_reads(config):
             _require(f"{where}: ", name, upstream, available[upstream])
+        _check(where, kind, config, {name: available[upstream][name] for name in stage.columns}, nodes)
         kept = {name: _kept(where, name, upstream, available[upstream], added) for name in config.keep}
         chain = fingerprint([chains[upstream], config.kind, stage.version, config.semantic(), identity, column])
         folder = job.output.child(config.name)
@@ -156,6 +157,19 @@ def build_tree(job: Job, columns: Mapping[str, ColumnKind]) -> list[Node]:
         )
         available[config.name], chains[config.name] = nodes[-1].columns, chain
     return nodes
+
+
+def _check(
+    where: str, kind: type[Stage[Any]], config: StageConfig, columns: Mapping[str, ColumnKind], before: Sequence[Node]
+) -> None:
+    """What only the stage itself can tell of the columns and artifacts it is given."""
+    try:
+        kind.check_columns(config, columns)
+        for node in before:
+            if node.name in kind.takes(config):
+                kind.check_taken(config, node.name, node.config)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
 
 
 def _taken(where: str, name: str, kinds: Sequence[str], job: Job, before: Sequence[Node]) -> str:
@@ -183,9 +197,10 @@ def _resolve(where: str, upstream: str, columns: Mapping[str, ColumnKind], wante
         )
     if name is None:
         raise ConfigError(f"{where}.column: name the {wanted.kind} column to read; '{upstream}' has: {have}")
-    if columns[name] != wanted.kind:
+    allowed = (wanted.kind, *wanted.also)
+    if columns[name] not in allowed:
         raise ConfigError(
-            f"{where}.column: '{name}' of '{upstream}' is no {wanted.kind} column but {columns[name]} (has: {have})"
+            f"{where}.column: '{name}' of '{upstream}' is no {' or '.join(allowed)} column but {columns[name]} (has: {have})"
         )
     return name
 

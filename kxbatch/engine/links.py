@@ -7,8 +7,7 @@ from pathlib import Path
 
 from kxbatch.data.receipts import BOOKKEEPING
 from kxbatch.data.storage import Folder
-from kxbatch.engine.cards import ARTIFACT
-from kxbatch.engine.training_session import TRAINING
+from kxbatch.engine.cards import ARTIFACT, TRAINING
 from kxbatch.errors import ConfigError
 
 _PHASES = ("map", "fold", "survey", "pairs", "lists", "patches")

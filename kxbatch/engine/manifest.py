@@ -99,6 +99,10 @@ def column_kind(kind: pa.DataType) -> ColumnKind:
     """What a stage may use a column for."""
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
         return "text"
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+        return "number"
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        return "image"  # as far as a type can tell
     return "vector" if is_vector(kind) else "other"
 
 

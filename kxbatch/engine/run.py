@@ -291,6 +291,7 @@ class _Driver:
             return Pin("", message)
         result = training.result()
         if result is None:
+            training.gather()
             self._scheduler.train(node, training.session(assignment, shards))
             result = training.result()
         if result is None:

@@ -13,7 +13,7 @@ import pyarrow as pa
 from kxbatch.data.arrays import read_arrays
 from kxbatch.data.documents import publish_sealed
 from kxbatch.data.storage import Folder
-from kxbatch.engine.cards import ARTIFACT, publish_artifact
+from kxbatch.engine.cards import ARTIFACT, TRAINING, publish_artifact
 from kxbatch.engine.worker import Assignment, Worker
 from kxbatch.errors import ConfigError
 from kxbatch.spec.fingerprint import fingerprint
@@ -22,7 +22,6 @@ from kxbatch.stages.base import Artifact
 from kxbatch.stages.task import Task
 from kxbatch.training.session import ShardRows
 
-TRAINING = "_training"  # folder of states, history and settings, beside the artifact
 RESULT = "result.json"
 _KEPT = 2  # workers that a process keeps: that of the stage it trains, and that of the one before
 

@@ -31,7 +31,7 @@ from kxbatch.data.quarantine import Rejected, publish_quarantine
 from kxbatch.data.receipts import Receipt, read_receipt, receipt_name, write_receipt
 from kxbatch.data.row_draws import held_out, row_keys
 from kxbatch.data.storage import Folder, Published
-from kxbatch.engine.cards import ARTIFACT
+from kxbatch.engine.cards import ARTIFACT, TRAINING
 from kxbatch.engine.corpus import read_source
 from kxbatch.engine.job import make_importable
 from kxbatch.engine.lease import LeaseLost, check_token, read_lease
@@ -44,7 +44,9 @@ from kxbatch.stages.base import Context, FoldStage, PairsStage, Side, Stage, Tra
 from kxbatch.stages.registry import stage_types
 from kxbatch.stages.task import Task
 
-HELD_OUT = "held_out_rows"  # counter of a survey
+HELD_OUT, PASSED = "held_out_rows", "passed_rows"  # counters of a survey
+FACTS = "facts.safetensors"  # in the folder of a training: what all surveys say together
+_FACT = "fact."
 Policy = Literal["retry", "park", "stop"]
 
 
@@ -184,6 +186,7 @@ class Worker:
             counters=Counter(),
             artifact=lambda name: read_arrays(self.folder.child(ARTIFACT), name),
             trained=lambda name: local_copy(self._output.child(name, ARTIFACT)),
+            facts=lambda: read_arrays(self.folder.child(TRAINING), FACTS),
             ids=lambda rows: self.names(references, rows),
         )
 
@@ -226,6 +229,7 @@ class Worker:
         survey = self._stage.survey(table, context)
         usable = np.ones(table.num_rows, bool)
         usable[[rejected.row for rejected in survey.rejected]] = False
+        usable[survey.passed] = False
         rows = np.flatnonzero(usable)
         if len(rows) != len(survey.sizes):
             raise DataError(
@@ -233,11 +237,14 @@ class Worker:
             )
         keys = row_keys(table.column("id").filter(pa.array(usable)).to_pylist())
         context.counters[HELD_OUT] = int(held_out(keys, self._stage.training.validation_share).sum())
+        context.counters[PASSED] = len(survey.passed)
         content = _content_digest(table.select(["id", *self._stage.columns]).filter(pa.array(usable)))
         arrays: Arrays = {"rows": rows, "sizes": survey.sizes, "keys": keys, "content": content}
+        arrays |= {_FACT + name: array for name, array in survey.facts.items()}
         self._retract(unit)
         published = publish_arrays(self.folder, unit.file, arrays)
-        return _Result(published, table.num_rows + len(unread), len(rows), [*unread, *survey.rejected])
+        through = len(rows) + len(survey.passed)
+        return _Result(published, table.num_rows + len(unread), through, [*unread, *survey.rejected])
 
     def _pair(self, unit: Unit, context: Context) -> _Result:
         assert isinstance(self._stage, PairsStage)
@@ -349,6 +356,12 @@ class Worker:
             if len(self._names) > 4096:
                 self._names.popitem(last=False)
         return self._names[key]
+
+
+def survey_facts(folder: Folder, file: str) -> Arrays:
+    """What a survey found out beside rows and sizes."""
+    arrays = read_arrays(folder, file)
+    return {name.removeprefix(_FACT): array for name, array in arrays.items() if name.startswith(_FACT)}
 
 
 def _content_digest(table: pa.Table) -> npt.NDArray[np.uint8]:

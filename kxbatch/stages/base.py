@@ -33,17 +33,22 @@ if TYPE_CHECKING:
     from kxbatch.stages.task import Task
 
 ConfigT = TypeVar("ConfigT", bound=StageConfig)
-ColumnKind = Literal["text", "vector", "other"]
+ColumnKind = Literal["text", "vector", "number", "image", "other"]
 Phase = Literal["fold", "survey", "train", "pairs", "map"]
 TRAINED = "stage:"  # a model or tokenizer of that name is what an earlier stage of the job leaves
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column a stage reads or adds; `name` None means: the one column of that kind which the input has."""
+    """A column a stage reads or adds; `name` None means: the one column of that kind which the input has.
+
+    Attributes:
+        also: other kinds that will do where it is named.
+    """
 
     name: str | None
     kind: ColumnKind
+    also: tuple[ColumnKind, ...] = ()
 
 
 @dataclass
@@ -57,6 +62,7 @@ class Context:
         counters: what it wants counted in receipts and reports.
         artifact: reads the stage's fitted arrays by file name; None before they are fitted.
         trained: a folder on this machine with the artifact of an earlier stage, by the stage's name.
+        facts: what the surveys of all shards say together.
         patch: what `conclude` left for the shard at hand.
         ids: ids of rows by global row number, null for -1; for stages that have a pairs phase.
     """
@@ -67,6 +73,7 @@ class Context:
     counters: Counter[str] = field(default_factory=Counter)
     artifact: Callable[[str], Arrays] | None = None
     trained: Callable[[str], Path] | None = None
+    facts: Callable[[], Arrays] | None = None
     patch: Arrays = field(default_factory=dict)
     ids: Callable[[npt.NDArray[np.int64]], pa.Array] | None = None
 
@@ -140,6 +147,14 @@ class Stage(ABC, Generic[ConfigT]):
         """Names of further input columns it works on."""
         return ()
 
+    @classmethod
+    def check_columns(cls, config: ConfigT, kinds: Mapping[str, ColumnKind]) -> None:
+        """Asked while planning, with the kinds of all columns it reads.
+
+        Raises:
+            ConfigError: they do not go together.
+        """
+
     @property
     def columns(self) -> tuple[str, ...]:
         """All input columns it works on."""
@@ -149,6 +164,14 @@ class Stage(ABC, Generic[ConfigT]):
     def takes(cls, config: ConfigT) -> dict[str, tuple[str, ...]]:
         """Earlier stages whose artifacts it works with, and what kinds of artifact will do."""
         return {}
+
+    @classmethod
+    def check_taken(cls, config: ConfigT, name: str, taken: StageConfig) -> None:
+        """Asked while planning, for each stage whose artifact it takes.
+
+        Raises:
+            ConfigError: that stage leaves something this one cannot work with.
+        """
 
     def identity(self) -> dict[str, str]:
         """What decides the result besides the configuration: a model's digest. Asked while planning: nothing heavy."""
@@ -193,10 +216,14 @@ class Survey:
     Attributes:
         sizes: int32, one for each usable row, in order: how much work it is, in any unit; rows of like size go together.
         rejected: rows that cannot be trained on.
+        passed: numbers of good rows that are not to be trained on.
+        facts: what `combine` puts together of all shards.
     """
 
     sizes: npt.NDArray[np.int32]
     rejected: list[Rejected] = field(default_factory=list)
+    passed: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    facts: Arrays = field(default_factory=dict)
 
 
 class TrainStage(Stage[ConfigT]):
@@ -238,6 +265,10 @@ class TrainStage(Stage[ConfigT]):
     @abstractmethod
     def survey(self, table: pa.Table, context: Context) -> Survey:
         """Sizes of a shard's rows."""
+
+    def combine(self, facts: Iterator[Arrays]) -> Arrays:
+        """What the surveys of all shards, in their order, say together; the task has it as `context.facts`."""
+        return {}
 
     @abstractmethod
     def task(self, context: Context) -> Task:

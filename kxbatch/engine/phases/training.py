@@ -13,15 +13,16 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from kxbatch.data.arrays import publish_arrays
 from kxbatch.data.documents import Document, FileName, publish_sealed, read_sealed
 from kxbatch.data.receipts import Receipt
-from kxbatch.engine.cards import ARTIFACT, CARD, damaged_files, read_card
+from kxbatch.engine.cards import ARTIFACT, CARD, TRAINING, damaged_files, read_card
 from kxbatch.engine.job import Node
 from kxbatch.engine.phases.folding import Pin, refit_reason, state_units
 from kxbatch.engine.phases.shards import InputShard
-from kxbatch.engine.training_session import RESULT, TRAINING, TrainingSession
+from kxbatch.engine.training_session import RESULT, TrainingSession
 from kxbatch.engine.units import Unit
-from kxbatch.engine.worker import HELD_OUT, Assignment
+from kxbatch.engine.worker import FACTS, HELD_OUT, PASSED, Assignment, survey_facts
 from kxbatch.spec.fingerprint import fingerprint
 from kxbatch.stages.base import TrainStage
 
@@ -83,6 +84,13 @@ class Training:
             return "its artifact is damaged, or was asked for anew"
         return reason
 
+    def gather(self) -> None:
+        """Put together what the surveys say, for the task to read."""
+        files = (receipt.file for _, receipt in sorted(self.receipts.items()))
+        facts = _training(self.node).combine(survey_facts(self.node.folder, file) for file in files)
+        if facts:
+            publish_arrays(self.node.folder.child(TRAINING), FACTS, facts)
+
     def session(self, assignment: Assignment, shards: Sequence[InputShard]) -> TrainingSession:
         """What the trainer is given."""
         held = [(shard, self.receipts[shard.key]) for shard in shards if shard.key in self.receipts]
@@ -90,7 +98,7 @@ class Training:
             assignment,
             tuple(dict(shard.task) for shard, _ in held),
             tuple(receipt.file for _, receipt in held),
-            tuple(receipt.rows_out - int(receipt.counters.get(HELD_OUT, 0)) for _, receipt in held),
+            tuple(_learned(receipt) for _, receipt in held),
             self.identity,
         )
 
@@ -135,6 +143,11 @@ def pinned(node: Node) -> Pin:
     card = read_card(node.folder.child(ARTIFACT))
     assert card is not None
     return Pin(card["digest"], _words(card["training"]) if "training" in card else "")
+
+
+def _learned(receipt: Receipt) -> int:
+    """Rows of a shard that the model learns from."""
+    return receipt.rows_out - sum(int(receipt.counters.get(name, 0)) for name in (HELD_OUT, PASSED))
 
 
 def _words(facts: Mapping[str, Any]) -> str:

@@ -1,0 +1,182 @@
+"""Columns of numbers, vectors or images as one array: what a row is to a model of densities.
+
+n rows of a table, m of them usable, D values of a row.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from kxbatch.data.images import Pixels, decode, quantise
+from kxbatch.data.quarantine import Rejected
+from kxbatch.data.vectors import is_vector, lengths, to_numpy
+from kxbatch.errors import ConfigError, DataError
+from kxbatch.stages.base import ColumnKind
+from kxbatch.stages.rows import rejections
+
+Nulls = Literal["refuse", "impute"]
+Shape = tuple[int, int, int]
+Values = npt.NDArray[np.float64]
+_Reasons = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Domain:
+    """What values are allowed.
+
+    Attributes:
+        levels: whole numbers 0 to `levels - 1`, to which images are quantised; None: any finite number.
+        nulls: a null number sets its row aside, or comes as NaN for the model to fill.
+        widths: how many values each column must have, as a model was trained; None: as most rows of the table have.
+        shape: height, width and channels that an image must have; None: as most have.
+    """
+
+    levels: int | None
+    nulls: Nulls = "refuse"
+    widths: tuple[int, ...] | None = None
+    shape: Shape | None = None
+
+
+@dataclass(frozen=True)
+class Numeric:
+    """The usable rows of a table.
+
+    Attributes:
+        values: float64 [m, D]; NaN for a null that is to be filled.
+        usable: bool [n].
+        rejected: the other rows.
+        widths: values of each column.
+        shape: of the images; None without.
+    """
+
+    values: Values
+    usable: npt.NDArray[np.bool_]
+    rejected: list[Rejected]
+    widths: tuple[int, ...]
+    shape: Shape | None
+
+
+def check_kinds(columns: Sequence[str], kinds: Mapping[str, ColumnKind]) -> None:
+    """Numbers and vectors go together, an image stands alone.
+
+    Raises:
+        ConfigError: they do not, or something else is among them.
+    """
+    for name in columns:
+        if kinds[name] not in ("number", "vector", "image"):
+            raise ConfigError(f"columns: '{name}' is no number, vector or image column but {kinds[name]}")
+    if len(columns) > 1 and any(kinds[name] == "image" for name in columns):
+        raise ConfigError("columns: an image column stands alone; name it only, or embed the images first")
+
+
+def read_numeric(table: pa.Table, columns: Sequence[str], domain: Domain) -> Numeric:
+    """The values of the rows that can be computed with.
+
+    Set aside are: a null (unless it is to be filled), NaN or infinity, a vector or an image of another size than the model's
+    (or than most of the table's), bytes that are no image, values that `domain.levels` does not allow.
+
+    Args:
+        table: has `id` and the columns.
+        columns: number, vector or image columns.
+        domain: what is allowed.
+
+    Raises:
+        DataError: a column holds none of these.
+    """
+    read = _Reading(table, domain)
+    wanted = domain.widths or (None,) * len(columns)
+    each = [read.column(name, width) for name, width in zip(columns, wanted, strict=True)]
+    values = np.concatenate(each, axis=1) if each else np.empty((len(table), 0))
+    if domain.levels is not None:
+        read.check_levels(values, domain.levels)
+    usable = read.reasons == ""
+    rejected = rejections(table, read.reasons, read.words)
+    return Numeric(values[usable], usable, rejected, tuple(one.shape[1] for one in each), read.shape)
+
+
+class _Reading:
+    """Collects reasons against rows while columns are read; the first reason stays."""
+
+    def __init__(self, table: pa.Table, domain: Domain) -> None:
+        self._table, self._domain = table, domain
+        self.reasons: _Reasons = np.full(len(table), "", object)
+        self.words: dict[str, str] = {}
+        self.shape = domain.shape
+
+    def column(self, name: str, width: int | None) -> Values:
+        """float64 [n, width]; anything where a row is set aside."""
+        column = self._table.column(name)
+        if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
+            return self._images(name, column)
+        if is_vector(column.type):
+            return self._vectors(name, column, width)
+        if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
+            return self._numbers(name, column)
+        raise DataError(f"column '{name}' has type {column.type}; numbers, vectors or images are needed")
+
+    def check_levels(self, values: Values, levels: int) -> None:
+        """Whole numbers in range."""
+        wrong = (values != np.rint(values)) | (values < 0) | (values > levels - 1)
+        self._set_aside(
+            wrong.any(axis=1), "out-of-range", f"the likelihood wants whole numbers 0 to {levels - 1}, or images"
+        )
+
+    def _set_aside(self, rows: npt.NDArray[Any], reason: str, words: str) -> None:
+        fresh = rows & (self.reasons == "")
+        if fresh.any():
+            self.reasons[fresh] = reason
+            self.words.setdefault(reason, words)
+
+    def _numbers(self, name: str, column: pa.ChunkedArray) -> Values:
+        null = column.is_null().to_numpy()
+        values: Values = column.fill_null(0).to_numpy().astype(np.float64)[:, None]
+        self._finite(name, values)
+        if self._domain.nulls == "impute":
+            values[null] = np.nan
+        else:
+            self._set_aside(null, "null-value", f"column '{name}' is null; nulls = 'impute' would fill it")
+        return values
+
+    def _finite(self, name: str, values: Values) -> None:
+        self._set_aside(~np.isfinite(values).all(axis=1), "not-finite", f"column '{name}' has NaN or infinite values")
+
+    def _vectors(self, name: str, column: pa.ChunkedArray, width: int | None) -> Values:
+        length = lengths(column)
+        if width is None:
+            counts = np.unique(length[length >= 0], return_counts=True)
+            width = int(counts[0][np.argmax(counts[1])]) if len(counts[0]) else 0
+        self._set_aside(length < 0, "null-vector", f"column '{name}' is null")
+        self._set_aside(length != width, "vector-length", f"column '{name}': its length is not {width}")
+        fitting = np.flatnonzero(length == width)
+        values = np.zeros((len(column), width))
+        if len(fitting):
+            values[fitting] = to_numpy(column.take(pa.array(fitting)), name)
+        self._finite(name, values)
+        return values
+
+    def _images(self, name: str, column: pa.ChunkedArray) -> Values:
+        null = column.is_null().to_numpy()
+        self._set_aside(null, "null-image", f"column '{name}' is null")
+        decoded: list[Pixels | None] = [None if one is None else decode(one) for one in column.to_pylist()]
+        broken = np.array([one is None for one in decoded], bool)
+        self._set_aside(broken, "unreadable-image", f"column '{name}' holds no image that can be read")
+        if self.shape is None:
+            common = Counter(one.shape for one in decoded if one is not None).most_common(1)
+            self.shape = common[0][0] if common else (0, 0, 1)
+        other = np.array([one is not None and one.shape != self.shape for one in decoded], bool)
+        height, width, channels = self.shape
+        words = f"column '{name}': the image is not {height} x {width} with {channels} channel(s)"
+        self._set_aside(other, "image-shape", words)
+        values = np.zeros((len(column), height * width * channels))
+        for row, pixels in enumerate(decoded):
+            if pixels is not None and pixels.shape == self.shape:
+                levels = self._domain.levels
+                values[row] = (pixels if levels is None else quantise(pixels, levels)).reshape(-1)
+        return values
