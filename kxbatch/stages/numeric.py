@@ -145,7 +145,9 @@ class _Reading:
         return values
 
     def _finite(self, name: str, values: Values) -> None:
-        self._set_aside(~np.isfinite(values).all(axis=1), "not-finite", f"column '{name}' has NaN or infinite values")
+        self._set_aside(
+            np.asarray(~np.isfinite(values).all(axis=1)), "not-finite", f"column '{name}' has NaN or infinite values"
+        )
 
     def _vectors(self, name: str, column: pa.ChunkedArray, width: int | None) -> Values:
         length = lengths(column)
