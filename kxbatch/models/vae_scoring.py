@@ -7,8 +7,8 @@ Letters: N rows, S samples of a chunk, K samples of a row, L latent dimensions, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -16,14 +16,13 @@ import torch
 from torch import Tensor
 
 from kxbatch.data.row_draws import Keys, seeds, standard_normal
+from kxbatch.models.device import run_batches
 from kxbatch.models.importance import Estimates, Weights
 from kxbatch.models.vae import Posterior, Vae
 
 _STREAM = 4  # of the noise; masks have 1 to 3
-_NUMBERS_AT_ONCE = {"cpu": 2**19, "cuda": 2**25}  # that the decoder gives: half of them fit a CPU's second-level cache
-_ROWS_ENCODED = 4096
-
-Visit = Callable[[slice, Tensor], None]
+_NUMBERS_AT_ONCE = {"cpu": 2**18, "cuda": 2**25}  # of a layer: on a CPU they stay in the second-level cache
+_ROWS_ENCODED = 1024
 
 
 @dataclass(frozen=True)
@@ -34,53 +33,65 @@ class Scorer:
         model: in evaluation mode, on its device.
         samples: K of each row.
         seed: of the noise.
+        threads: of a CPU; a row is worked on by one of them, so their number changes nothing.
     """
 
     model: Vae
     samples: int
     seed: int
+    threads: int = 1
 
-    def estimate(self, u_ND: Tensor, keys: Keys) -> tuple[Estimates, Posterior]:
-        """Densities with respect to u, and the proposals.
+    def estimate(self, u: npt.NDArray[np.float32], keys: Keys) -> tuple[Estimates, Posterior]:
+        """Densities with respect to u, and the proposals; tensors on the CPU.
 
         Args:
-            u_ND: float32, values in the units of the model.
+            u: [N, D], values in the units of the model.
             keys: uint64 [N], of the rows.
         """
-        device = self._device
-        weights = [Weights(rows.stop - rows.start, device) for rows in self._groups(len(u_ND))]
-        posterior = self.posterior(u_ND)
-        for number, chunk in self._chunks(u_ND, posterior, keys):
-            weights[number].add(chunk)
-        each = [one.estimates() for one in weights]
-        fields = zip(*((e.log_density, e.elbo, e.stderr, e.ess, e.largest) for e in each), strict=True)
-        return Estimates(*(torch.cat(field) for field in fields)), posterior
+        posterior = self.posterior(u)
+        groups = self._groups(len(u))
+        found: list[Estimates | None] = [None] * len(groups)
 
-    def log_weights(self, u_ND: Tensor, keys: Keys) -> Tensor:
-        """All log-weights, float32 [N, K]: for a few rows, to see how the estimate comes about."""
-        groups: dict[int, list[Tensor]] = {}
-        for number, chunk in self._chunks(u_ND, self.posterior(u_ND), keys):
-            groups.setdefault(number, []).append(chunk)
-        return torch.cat([torch.cat(chunks, dim=1) for chunks in groups.values()])
+        def work(number: int) -> None:
+            rows = groups[number]
+            weights = Weights(rows.stop - rows.start, self._device)
+            for chunk in self._chunks(u[rows], _part(posterior, rows, self._device), keys[rows]):
+                weights.add(chunk)
+            found[number] = weights.estimates()
+
+        run_batches(work, len(groups), self.threads, self._device.type)
+        return _joined([one for one in found if one is not None]), posterior
+
+    def log_weights(self, u: npt.NDArray[np.float32], keys: Keys) -> Tensor:
+        """All log-weights, float32 [N, K]: of a few rows, to see how an estimate comes about."""
+        posterior = self.posterior(u)
+        rows = [
+            torch.cat(list(self._chunks(u[group], _part(posterior, group, self._device), keys[group])), dim=1)
+            for group in self._groups(len(u))
+        ]
+        return torch.cat(rows).cpu() if rows else torch.empty(0, self.samples)
 
     @torch.inference_mode()
-    def posterior(self, u_ND: Tensor) -> Posterior:
+    def posterior(self, u: npt.NDArray[np.float32]) -> Posterior:
         """The proposals, each row encoded once."""
-        parts = [self.model.encode(part.to(self._device)) for part in torch.split(u_ND, _ROWS_ENCODED)]
-        return Posterior(*(torch.cat(field) for field in zip(*parts, strict=True)))
+        latent = self.model.config.latent
+        parts = [Posterior(torch.empty(0, latent), torch.empty(0, latent))]
+        for at in range(0, len(u), _ROWS_ENCODED):
+            values_ND = torch.from_numpy(u[at : at + _ROWS_ENCODED]).to(self._device)
+            found = self.model.encode(values_ND)
+            parts.append(Posterior(found.mean.cpu(), found.log_scale.cpu()))
+        mean, log_scale = (torch.cat(field) for field in zip(*parts, strict=True))
+        return Posterior(mean, log_scale)
 
-    @torch.inference_mode()
-    def _chunks(self, u_ND: Tensor, posterior: Posterior, keys: Keys) -> Iterator[tuple[int, Tensor]]:
-        """Log-weights [rows of a group, S], with the number of the group."""
+    def _chunks(self, u: npt.NDArray[np.float32], q: Posterior, keys: Keys) -> Iterator[Tensor]:
+        """Log-weights [N, S] of the rows of a group, until all K samples are through."""
         starts = seeds(keys, self.seed, _STREAM)
-        for number, rows in enumerate(self._groups(len(u_ND))):
-            values = u_ND[rows].to(self._device)
-            q = Posterior(posterior.mean[rows], posterior.log_scale[rows])
-            for first in range(0, self.samples, self._at_once):
-                count = min(self._at_once, self.samples - first)
-                noise: npt.NDArray[np.float32] = standard_normal(starts[rows], first, count, self.model.config.latent)
-                terms = self.model.terms(values, q, torch.from_numpy(noise).to(self._device))
-                yield number, terms.log_weights()
+        values_ND = torch.from_numpy(u).to(self._device)
+        for first in range(0, self.samples, self._at_once):
+            count = min(self._at_once, self.samples - first)
+            noise = standard_normal(starts, first, count, self.model.config.latent)
+            with torch.inference_mode():
+                yield self.model.terms(values_ND, q, torch.from_numpy(noise).to(self._device)).log_weights()
 
     @property
     def _device(self) -> torch.device:
@@ -89,10 +100,21 @@ class Scorer:
     @property
     def _at_once(self) -> int:
         """Samples that go through the decoder together."""
-        numbers = self.model.config.values * self.model.likelihood.numbers
-        return max(16, _NUMBERS_AT_ONCE[self._device.type] // max(numbers, *self.model.config.hidden))
+        config = self.model.config
+        widest = max(config.values * self.model.likelihood.numbers, *config.hidden)
+        return max(16, _NUMBERS_AT_ONCE[self._device.type] // widest)
 
     def _groups(self, rows: int) -> list[slice]:
         """Rows whose samples go through the decoder together: one where K fills a chunk."""
         step = max(1, self._at_once // self.samples)
         return [slice(at, min(at + step, rows)) for at in range(0, rows, step)]
+
+
+def _part(posterior: Posterior, rows: slice, device: torch.device) -> Posterior:
+    return Posterior(posterior.mean[rows].to(device), posterior.log_scale[rows].to(device))
+
+
+def _joined(each: list[Estimates]) -> Estimates:
+    none = torch.empty(0, dtype=torch.float64)
+    names = [field.name for field in fields(Estimates)]
+    return Estimates(*(torch.cat([none, *(getattr(one, name).cpu() for one in each)]) for name in names))

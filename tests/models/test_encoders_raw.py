@@ -25,8 +25,8 @@ from transformers import (
 )
 
 from kxbatch.errors import ConfigError
+from kxbatch.models.device import cpu_has_bf16, resolve_device
 from kxbatch.models.encoders import Encoder, EncoderSettings, load
-from kxbatch.models.encoders.device import cpu_has_bf16, resolve_device
 
 TEXTS = [
     "the vector space", "a", "", "words of the space " * 3, "THE VECTOR", "word vectors: 42!", "  \t\n", "x" * 30,

@@ -10,8 +10,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from kxbatch.models.device import CPU_TOKENS, GPU_TOKENS, run_batches
 from kxbatch.models.encoders.batches import cut_batches
-from kxbatch.models.encoders.device import CPU_TOKENS, GPU_TOKENS, run_batches
 from kxbatch.models.encoders.protocol import Encoded, EncoderSettings, finished
 from kxbatch.models.encoders.tokens import TokenizedTexts, Tokens
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from kxbatch.errors import ConfigError, nearest
-from kxbatch.models.encoders.device import DTYPES, resolve_device, resolve_precision
+from kxbatch.models.device import DTYPES, resolve_device, resolve_precision
 from kxbatch.models.encoders.protocol import EncoderSettings, refuse
 from kxbatch.models.encoders.token_encoder import TokenEncoder
 from kxbatch.models.encoders.tokens import Tokens, set_tokenizer_threads

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from kxbatch.models.encoders.device import DTYPES, cpu_has_bf16, resolve_device, resolve_precision
+from kxbatch.models.device import DTYPES, cpu_has_bf16, resolve_device, resolve_precision
 from kxbatch.models.encoders.folders import ModelFolder, read_folder
 from kxbatch.models.encoders.linear import can_pack, pack_linears
 from kxbatch.models.encoders.loading import load_model, load_tokenizer, resolve_max_length

@@ -1,4 +1,4 @@
-"""Where an encoder computes, and in which precision."""
+"""Where a model computes, and in which precision."""
 
 from __future__ import annotations
 
