@@ -13,10 +13,12 @@ from typing import Any, TextIO
 
 from kxbatch.data.receipts import Receipt
 from kxbatch.engine.assign import assign
+from kxbatch.engine.cards import ARTIFACT
 from kxbatch.engine.defects import Defect, keep_defects, read_defects
 from kxbatch.engine.executors.base import Executor
 from kxbatch.engine.job import Job, Node, build_tree
 from kxbatch.engine.lease import Lease, check_token
+from kxbatch.engine.local_copy import local_copy
 from kxbatch.engine.manifest import MANIFEST, CorpusPlan, save_manifest
 from kxbatch.engine.phases.folding import Pin, fit_and_pin, fold_units
 from kxbatch.engine.phases.mapping import CONFIGURATION, map_units
@@ -243,7 +245,8 @@ class _Driver:
             complete, failed = complete and not folded.failed, len(folded.failed)
             shards = [shard for shard in shards if shard.key in folded.receipts]
             if shards:
-                pin = fit_and_pin(node, self._chains[node.upstream], folded.receipts, complete=complete, run=self._run)
+                chain, context = self._chains[node.upstream], self._context(node)
+                pin = fit_and_pin(node, chain, folded.receipts, context, complete=complete, run=self._run)
         done = Completed()
         if "train" in node.stage.phases:
             done = self._units(node, assignment, "survey", survey_units(node, shards), whole=complete)
@@ -320,9 +323,17 @@ class _Driver:
             return None
         records = read_patches(node, conclusion_key(node, blocks, lists.receipts))
         if records is None or "" in self._scheduler.redo.get(node.name, frozenset()):
-            context = Context(self._job.spec.job.seed, node.config.resources.threads, 0)
-            records = conclude(node, blocks, lists.receipts, Worker(assignment), context)
+            records = conclude(node, blocks, lists.receipts, Worker(assignment), self._context(node))
         return patch_tasks(blocks, records)
+
+    def _context(self, node: Node) -> Context:
+        """For what is done in this process."""
+        return Context(
+            self._job.spec.job.seed,
+            node.config.resources.threads,
+            0,
+            trained=lambda name: local_copy(self._job.output.child(name, ARTIFACT)),
+        )
 
     def _units(self, node: Node, assignment: Assignment, phase: str, units: Any, *, whole: bool) -> Completed:
         completed = self._scheduler.complete(node, assignment, phase, units, whole=whole)

@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from safetensors import SafetensorError
@@ -31,12 +31,14 @@ class TrainedVae:
         columns: what it was trained on, in order.
         widths: values of each column.
         held_out: share of the rows, chosen by id, that it has never learned from.
+        nulls: what becomes of a null number.
     """
 
     network: VaeArchitecture
     columns: tuple[str, ...]
     widths: tuple[int, ...]
     held_out: float
+    nulls: Literal["refuse", "impute"]
 
     def to_json(self) -> dict[str, Any]:
         """The contents of `config.json`."""
@@ -45,6 +47,7 @@ class TrainedVae:
             "columns": list(self.columns),
             "widths": list(self.widths),
             "held_out": self.held_out,
+            "nulls": self.nulls,
             "network": self.network.to_json(),
         }
 
@@ -67,7 +70,9 @@ class TrainedVae:
                 raise ConfigError(f"architecture '{found['architecture']}'; a density model says '{ARCHITECTURE}'")
             network = VaeArchitecture.from_json(found["network"])
             columns, widths = tuple(map(str, found["columns"])), tuple(map(int, found["widths"]))
-            return cls(network, columns, widths, float(found["held_out"]))
+            if found["nulls"] not in ("refuse", "impute"):
+                raise ConfigError(f"nulls = {found['nulls']!r}; allowed: refuse, impute")
+            return cls(network, columns, widths, float(found["held_out"]), found["nulls"])
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigError(f"'{folder / CONFIG}': not as it was written: {error!r}") from error
         except ConfigError as error:

@@ -205,7 +205,7 @@ class FoldStage(Stage[ConfigT]):
         """How far the rows of now are from those the pinned artifact was fitted on; compared with `max_drift`."""
 
     @abstractmethod
-    def fit(self, pinned: Arrays, current: Arrays) -> Artifact:
+    def fit(self, pinned: Arrays, current: Arrays, context: Context) -> Artifact:
         """The artifact from the pinned state; `current` (all rows of now) is for the drift report."""
 
 

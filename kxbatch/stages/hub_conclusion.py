@@ -112,18 +112,23 @@ def _measures(counts: Ints, config: HubnessConfig) -> dict[str, Any] | None:
 
 
 def _isotropy(corpus: Corpus) -> dict[str, float | None]:
-    """Mean cosine over all pairs, `(|sum u|^2 - n) / (n (n - 1))`, and the recall of an approximate search."""
+    """Mean cosine over all pairs, `(|sum u|^2 - n) / (n (n - 1))`, and the recall of an approximate search.
+
+    Also how many rows were searched (those that are not zero), and the length of their vectors.
+    """
     from kxbatch.stages.hubness import UNIT
 
     total: Any = 0
-    units, recall = 0, None
+    units, dim, recall = 0, 0, None
     for block in range(len(corpus.blocks)):
         lists = corpus.lists(block)
+        dim = max(dim, len(lists["unit_sum"]))
         if int(lists["units"]):
             total, units = total + lists["unit_sum"], units + int(lists["units"])
         recall = float(lists["recall"]) if "recall" in lists else recall
     squared = float(np.dot(total / UNIT, total / UNIT)) if units else 0.0
-    return {"mean_cosine": (squared - units) / (units * (units - 1)) if units > 1 else None, "recall": recall}
+    mean_cosine = (squared - units) / (units * (units - 1)) if units > 1 else None
+    return {"mean_cosine": mean_cosine, "recall": recall, "searched": units, "dim": dim}
 
 
 def _top(graph: _Graph, corpus: Corpus) -> pa.Table:

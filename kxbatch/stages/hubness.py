@@ -157,7 +157,7 @@ class Hubness(FoldStage[HubnessConfig], PairsStage[HubnessConfig]):
         """The centre stays where it was pinned."""
         return 0.0
 
-    def fit(self, pinned: Arrays, current: Arrays) -> Artifact:
+    def fit(self, pinned: Arrays, current: Arrays, context: Context) -> Artifact:
         """The mean."""
         return Artifact({MEAN: {"mean": pinned["total"] / max(1, int(pinned["n"]))}})
 

@@ -89,7 +89,7 @@ class TokenizerStage(FoldStage[TokenizerConfig]):
         """Total variation distance of the two distributions of words."""
         return WordCounts.from_arrays(pinned).distance(WordCounts.from_arrays(current))
 
-    def fit(self, pinned: Arrays, current: Arrays) -> Artifact:
+    def fit(self, pinned: Arrays, current: Arrays, context: Context) -> Artifact:
         """`tokenizer.json`, what transformers wants to know beside it, and facts for people."""
         from kxbatch.models.byte_bpe import to_json, train
 

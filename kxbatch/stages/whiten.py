@@ -92,7 +92,7 @@ class Whiten(FoldStage[WhitenConfig]):
         """Share of the stored variance that would have to move."""
         return drift(Moments.from_arrays(pinned), Moments.from_arrays(current)).score
 
-    def fit(self, pinned: Arrays, current: Arrays) -> Artifact:
+    def fit(self, pinned: Arrays, current: Arrays, context: Context) -> Artifact:
         """The transform, its spectrum, and the drift since it was pinned."""
         config, moments, now = self.config, Moments.from_arrays(pinned), Moments.from_arrays(current)
         try:

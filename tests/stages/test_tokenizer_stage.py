@@ -53,7 +53,7 @@ def fitted(made: TokenizerStage, shards: list[list[str]], *, backwards: bool = F
     merged = states[0]
     for state in states[1:]:
         merged = made.merge(state, merged) if backwards else made.merge(merged, state)
-    return made.fit(merged, merged)
+    return made.fit(merged, merged, Context(0, 1, 0))
 
 
 def loaded(artifact: Artifact) -> Tokenizer:
@@ -186,7 +186,7 @@ def test_drift_is_the_total_variation_distance() -> None:
     # words: 'a' 1/4 ' a' 2/4 ' b' 1/4 against 'a' 1/5 ' b' 3/5 ' c' 1/5
     assert made.drift(a, b) == pytest.approx((0.05 + 0.5 + 0.35 + 0.2) / 2)
     assert made.drift(a, a) == 0
-    assert made.fit(a, b).documents["vocabulary.json"]["drift"] == pytest.approx(0.55)
+    assert made.fit(a, b, Context(0, 1, 0)).documents["vocabulary.json"]["drift"] == pytest.approx(0.55)
 
 
 def test_rows_without_text_count_nothing_and_a_column_of_them_teaches_nothing() -> None:
@@ -194,7 +194,7 @@ def test_rows_without_text_count_nothing_and_a_column_of_them_teaches_nothing() 
     state = made.fold(table([None, "", " \n"]), CONTEXT)
     assert len(state["counts"]) == 0
     with pytest.raises(DataError, match="no row has a text"):
-        made.fit(state, state)
+        made.fit(state, state, Context(0, 1, 0))
 
 
 def test_facts_are_true() -> None:

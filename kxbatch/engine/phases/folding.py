@@ -21,7 +21,7 @@ from kxbatch.engine.job import Node
 from kxbatch.engine.phases.shards import InputShard
 from kxbatch.engine.units import Unit, state_file
 from kxbatch.spec.fingerprint import fingerprint
-from kxbatch.stages.base import Artifact, FoldStage, Phase
+from kxbatch.stages.base import Artifact, Context, FoldStage, Phase
 
 
 def fold_units(node: Node, shards: Sequence[InputShard]) -> list[Unit]:
@@ -96,13 +96,16 @@ def fold_reason(node: Node, chain: str, card: Mapping[str, Any] | None, now: Map
     return refit_reason(card, now, fold=node.code("fold"), chain=chain, refit=refit)
 
 
-def fit_and_pin(node: Node, chain: str, receipts: Mapping[str, Receipt], *, complete: bool, run: str) -> Pin:
+def fit_and_pin(
+    node: Node, chain: str, receipts: Mapping[str, Receipt], context: Context, *, complete: bool, run: str
+) -> Pin:
     """Fit, keep or refit the artifact; publishes its files first and its card last.
 
     Args:
         node: a fold stage.
         chain: configuration of everything above it.
         receipts: of all fold units that are done.
+        context: for the fit.
         complete: whether no shard is missing.
         run: id of this run, for the card.
     """
@@ -122,7 +125,7 @@ def fit_and_pin(node: Node, chain: str, receipts: Mapping[str, Receipt], *, comp
     limit = getattr(node.config, "max_drift", float("inf"))
     if reason is None and getattr(node.config, "refit", "never") == "on-drift" and drift > limit:
         reason, pinned = f"drift {drift:.3g} is over max_drift {limit:g}", current
-    artifact = stage.fit(pinned, current)
+    artifact = stage.fit(pinned, current, context)
     files = _publish(folder, artifact, pinned)
     digest = fingerprint({name: files[name] for name in artifact.deciding})
     rows = {"rows": sum(receipt.rows_in for receipt in receipts.values()), "run": run}

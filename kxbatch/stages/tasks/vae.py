@@ -83,8 +83,9 @@ class VaeTask:
         self, model: nn.Module, weights: dict[str, Tensor], validation: Callable[[], Iterator[pa.Table]]
     ) -> Artifact:
         """The model as a folder."""
+        config = self._config
         trained = TrainedVae(
-            self._architecture, self._stage.data_columns, self._widths, self._config.training.validation_share
+            self._architecture, self._stage.data_columns, self._widths, config.training.validation_share, config.nulls
         )
         arrays = {name: weight.float().cpu().numpy() for name, weight in weights.items()}
         packed = trained.pack(arrays, self._inputs)

@@ -1,0 +1,432 @@
+"""`density`: log p(x) of every row, with its error, and where it stands among rows the model has never seen.
+
+Fold: the rows of the corpus that calibrate, held out by their ids from whatever was fitted. Map: every row. Burda, Grosse and
+Salakhutdinov (2016) for the estimate; docs/density.md has the formulas.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pydantic import Field, field_validator, model_validator
+
+from kxbatch.data.arrays import Arrays
+from kxbatch.data.row_draws import held_out, row_keys
+from kxbatch.errors import ConfigError
+from kxbatch.spec.model import Config, Operational, StageConfig
+from kxbatch.stages.base import (
+    Artifact,
+    Column,
+    ColumnKind,
+    Context,
+    FoldStage,
+    Mapped,
+    Phase,
+    trained_path,
+    trained_stage,
+)
+from kxbatch.stages.density_scores import SCORES, code_lengths, percentiles
+from kxbatch.stages.numeric import check_kinds
+from kxbatch.stages.rows import rejections
+from kxbatch.stages.vae import VaeConfig, fitted_rows
+
+if TYPE_CHECKING:
+    from kxbatch.stages.estimators.base import Estimator, Scored
+    from kxbatch.stages.estimators.gaussian import GaussianEstimator
+
+CALIBRATION, FITTED, FACTS = "calibration.safetensors", "fitted.safetensors", "density.json"
+LISTS = "neighbor_scores"
+PERCENTILES = (0.1, 1.0, 5.0, 10.0)  # of which the share of rows below is counted
+_SAMPLE, _LEARNED = "sample.", "learned."
+
+
+class GateConfig(Config):
+    """`[stage.gate]`: when a job ends with exit status 4 instead of going on with rows that look wrong."""
+
+    percentile: float = Field(1.0, description="percentile of the calibration rows: 0.1, 1, 5 or 10")
+    max_share_below_percentile: float | None = Field(
+        None, ge=0, le=1, description="largest share of new rows below it; absent: any"
+    )
+    max_mean_drift: float | None = Field(
+        None,
+        gt=0,
+        description="largest move of the mean log-density of new rows, in standard deviations of the rows before",
+    )
+
+
+class DensityConfig(StageConfig):
+    """Gives every row a log-density."""
+
+    kind: Literal["density"] = "density"
+    estimator: Literal["iwae", "gaussian", "knn"] = Field(
+        "iwae", description="a trained autoencoder; the normal distribution of the rows; the lists of a hubness stage"
+    )
+    columns: tuple[str, ...] | None = Field(
+        None, min_length=1, description="number and vector columns, or one image column; absent: the only vector column"
+    )
+    model: str | None = Field(
+        None,
+        description="iwae: 'stage:<name>' of a vae stage, or the folder of its artifact; knn: 'stage:<name>' of a hubness stage",
+    )
+    samples: int = Field(500, ge=1, description="iwae: importance samples of a row")
+    fit_on: str | None = Field(
+        None, description="boolean column: only its true rows are fitted on (gaussian) and calibrate; absent: all"
+    )
+    calibration_share: float = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        description="share of the rows, chosen by id, that percentiles are taken from; 0: no percentiles",
+    )
+    calibration_rows: int = Field(10_000, ge=1, description="most rows that calibrate")
+    score: Literal["nll", "typicality", "complexity"] = Field(
+        "nll", description="density_score: -log p; |log p - its mean|; -log p less the length that zlib needs"
+    )
+    labels: str | None = Field(
+        None, description="boolean or 0/1 column of known outliers, for the report; must be in keep"
+    )
+    gate: Annotated[GateConfig, Operational] = GateConfig()
+    refit: Literal["never", "on-drift", "always"] = Field(
+        "never", description="when rows that came later lead to a new fit and calibration"
+    )
+    max_drift: float = Field(
+        0.1,
+        gt=0,
+        description="distance of the calibration rows' densities (Kolmogorov-Smirnov) above which 'on-drift' fits again",
+    )
+
+    @field_validator("columns", mode="before", json_schema_input_type=str | tuple[str, ...] | None)
+    @classmethod
+    def _one_is_a_list(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _fields_go_together(self) -> DensityConfig:
+        if (self.model is None) != (self.estimator == "gaussian"):
+            raise ValueError(
+                "estimator = 'gaussian' fits itself; leave model out"
+                if self.estimator == "gaussian"
+                else f"estimator = '{self.estimator}' needs a model: 'stage:<name>'"
+            )
+        if self.estimator == "knn" and (self.columns is not None or trained_stage(self.model or "") is None):
+            raise ValueError("estimator = 'knn' reads the lists of model = 'stage:<hubness stage>'; leave columns out")
+        if self.estimator != "iwae" and self.score == "complexity":
+            raise ValueError("score = 'complexity' compares code lengths: it needs estimator = 'iwae' and whole levels")
+        if self.score == "typicality" and not self.calibration_share:
+            raise ValueError("score = 'typicality' needs calibration rows: calibration_share above 0")
+        if self.labels is not None and self.labels not in self.keep:
+            raise ValueError(f"labels = '{self.labels}' must be in keep, so that the report finds it")
+        return self
+
+
+class Density(FoldStage[DensityConfig]):
+    """Rows without usable values are set aside; a row nobody sought neighbours for has a null density."""
+
+    config_type = DensityConfig
+    _estimator: Estimator | None = None
+    _fit: Arrays
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """Calibrate, then score."""
+        return ("fold", "map")
+
+    @property
+    def draws(self) -> bool:
+        """The samples."""
+        return self.config.estimator == "iwae"
+
+    @classmethod
+    def reads(cls, config: DensityConfig) -> Column:
+        """The first of its columns."""
+        if config.estimator == "knn":
+            return Column(LISTS, "other")
+        return Column(config.columns[0] if config.columns else None, "vector", ("number", "image"))
+
+    @classmethod
+    def also_reads(cls, config: DensityConfig) -> tuple[str, ...]:
+        """The other ones, and the one that tells which rows calibrate."""
+        return ((config.columns or ())[1:]) + ((config.fit_on,) if config.fit_on else ())
+
+    @classmethod
+    def adds(cls, config: DensityConfig) -> tuple[Column, ...]:
+        """Density, its error, its place, and the score."""
+        names = ["log_density", "bits_per_dim", "density_stderr", "ess", "density_percentile", "density_score"]
+        names += ["elbo", "largest_weight"] if config.estimator == "iwae" else []
+        return tuple(Column(name, "number") for name in names)
+
+    @classmethod
+    def takes(cls, config: DensityConfig) -> dict[str, tuple[str, ...]]:
+        """The stage that trains its model, or made its lists."""
+        name = trained_stage(config.model or "")
+        kinds = ("rows",) if config.estimator == "knn" else ("density model",)
+        return {} if name is None else {name: kinds}
+
+    @classmethod
+    def check_columns(cls, config: DensityConfig, kinds: Mapping[str, ColumnKind]) -> None:
+        """Numbers and vectors, or one image."""
+        if config.estimator != "knn":
+            check_kinds([name for name in kinds if name != config.fit_on], kinds)
+
+    @classmethod
+    def check_taken(cls, config: DensityConfig, name: str, taken: StageConfig) -> None:
+        """A model of the same columns, that has held out what calibrates; lists as the search left them."""
+        if config.estimator == "knn":
+            _check_lists(name, taken)
+            return
+        assert isinstance(taken, VaeConfig)
+        if taken.columns != config.columns:
+            raise ConfigError(
+                f"model = 'stage:{name}' is trained on columns = {_written(taken.columns)}, but this stage has columns = "
+                f"{_written(config.columns)}; write the same in both"
+            )
+        _check_share(config.calibration_share, taken.training.validation_share)
+        if config.score == "complexity" and taken.level_count is None:
+            raise ConfigError(
+                "score = 'complexity' compares code lengths: the model must be of whole levels, not 'gaussian'"
+            )
+
+    def identity(self) -> dict[str, str]:
+        """Digest of a model from outside the job."""
+        model = self.config.model
+        if self.config.estimator != "iwae" or model is None or trained_stage(model) is not None:
+            return {}
+        from kxbatch.models.trained_vae import TrainedVae, vae_digest
+        from kxbatch.stages.estimators.iwae import check_columns
+
+        trained = TrainedVae.read(Path(model))
+        check_columns(model, trained, self.data_columns)
+        _check_share(self.config.calibration_share, trained.held_out)
+        if self.config.score == "complexity" and not trained.network.discrete:
+            raise ConfigError(
+                "score = 'complexity' compares code lengths: the model must be of whole levels, not 'gaussian'"
+            )
+        return {"model_digest": vae_digest(Path(model))}
+
+    def semantic(self, phase: Phase) -> dict[str, Any]:
+        """Scores and kept columns change no calibration; when to refit decides no row."""
+        values = super().semantic(phase)
+        left_out = {"refit", "max_drift"} | ({"score", "labels", "keep"} if phase == "fold" else set())
+        return {key: value for key, value in values.items() if key not in left_out}
+
+    @property
+    def data_columns(self) -> tuple[str, ...]:
+        """The columns the density is of."""
+        return self.config.columns or (self.column,)
+
+    def fold(self, table: pa.Table, context: Context) -> Arrays:
+        """What the estimator learns of rows, and of those that calibrate, at most `calibration_rows`, what it says of them."""
+        estimator, config = self._estimating(context), self.config
+        rows = estimator.read(table)
+        keys = row_keys(table.column("id").filter(pa.array(rows.usable)).to_pylist())
+        fits = fitted_rows(table, config.fit_on)[rows.usable]
+        held = held_out(keys, config.calibration_share)
+        chosen = np.flatnonzero(fits & held)
+        chosen = chosen[np.argsort(keys[chosen], kind="stable")[: config.calibration_rows]]
+        sample = estimator.sample(rows.values[chosen], keys[chosen]) | {"keys": keys[chosen]}
+        return _tagged(_LEARNED, estimator.learn(rows.values[fits & ~held])) | _tagged(_SAMPLE, sample)
+
+    def merge(self, a: Arrays, b: Arrays) -> Arrays:
+        """What was learned from both, and the calibration rows with the smallest keys."""
+        ours, theirs = _untagged(_SAMPLE, a), _untagged(_SAMPLE, b)
+        if not len(ours["keys"]) or not len(theirs["keys"]):
+            sample = ours if len(ours["keys"]) else theirs
+        else:
+            keys = np.concatenate([ours["keys"], theirs["keys"]])
+            first = np.argsort(keys, kind="stable")[: self.config.calibration_rows]
+            sample = {name: np.concatenate([ours[name], theirs[name]])[first] for name in ours}
+        if self.config.estimator != "gaussian":
+            return _tagged(_SAMPLE, sample)
+        learned = self._gaussian().unite(_untagged(_LEARNED, a), _untagged(_LEARNED, b))
+        return _tagged(_LEARNED, learned) | _tagged(_SAMPLE, sample)
+
+    def drift(self, pinned: Arrays, current: Arrays) -> float:
+        """Largest distance of the two distributions of densities; of the gaussian, of what it was fitted on."""
+        before, now = (np.sort(self._calibration(pinned, _untagged(_SAMPLE, state))) for state in (pinned, current))
+        if not len(before) or not len(now):
+            return 0.0
+        both = np.concatenate([before, now])
+        return float(np.abs(_share_up_to(before, both) - _share_up_to(now, both)).max())
+
+    def fit(self, pinned: Arrays, current: Arrays, context: Context) -> Artifact:
+        """Densities of the calibration rows, sorted, what the estimator fitted, and facts for the report."""
+        estimator, sample = self._estimating(context), _untagged(_SAMPLE, pinned)
+        fitted = estimator.fit(_untagged(_LEARNED, pinned))
+        estimator.load(fitted)
+        calibration = np.sort(estimator.calibration(sample))
+        facts = self._facts(estimator, calibration) | estimator.facts(sample)
+        levels = facts["levels"]
+        facts["compression"] = code_lengths(sample, levels) if levels else None
+        arrays = {CALIBRATION: {"log_density": calibration}} | ({FITTED: fitted} if fitted else {})
+        return Artifact(arrays, {FACTS: facts})
+
+    def open(self, context: Context) -> None:
+        """Load model and calibration."""
+        assert context.artifact is not None
+        estimator = self._estimating(context)
+        estimator.load(context.artifact(FITTED) if self.config.estimator == "gaussian" else {})
+        self._fit = context.artifact(CALIBRATION)
+
+    def map(self, table: pa.Table, context: Context) -> Mapped:
+        """Score the usable rows."""
+        estimator = self._estimating(context)
+        rows = estimator.read(table)
+        keys = row_keys(table.column("id").filter(pa.array(rows.usable)).to_pylist())
+        scored = estimator.score(rows.values, keys)
+        context.counters.update(scored.counters)
+        good = ~np.isinf(scored.log_density)
+        if self.config.estimator != "knn":
+            good &= ~np.isnan(scored.log_density)
+        columns = self._columns(estimator, rows.values, scored)
+        self._count(columns, good, context)
+        reasons = np.full(len(table), "", object)
+        reasons[np.flatnonzero(rows.usable)[~good]] = "no-density"
+        words = {
+            "no-density": f"columns {', '.join(self.data_columns)}: the density is no number, so far is the row from all others"
+        }
+        rejected = sorted([*rows.rejected, *rejections(table, reasons, words)], key=lambda one: one.row)
+        mask = pa.array(good)
+        return Mapped({name: column.filter(mask) for name, column in columns.items()}, rejected)
+
+    def _calibration(self, state: Arrays, sample: Arrays) -> npt.NDArray[np.float64]:
+        """Densities of a sample under what was learned in a state."""
+        if self.config.estimator == "gaussian":
+            gaussian = self._gaussian()
+            gaussian.load(gaussian.fit(_untagged(_LEARNED, state)))
+            return gaussian.calibration(sample)
+        found: npt.NDArray[np.float64] = sample["log_density"]
+        return found[np.isfinite(found)]
+
+    def _gaussian(self) -> GaussianEstimator:
+        from kxbatch.stages.estimators.gaussian import GaussianEstimator
+
+        return GaussianEstimator(self.data_columns)
+
+    def _columns(self, estimator: Estimator, values: npt.NDArray[Any], scored: Scored) -> dict[str, pa.Array]:
+        found, calibration = scored.log_density, self._fit["log_density"]
+        doubles = {"log_density": found, "bits_per_dim": -found / (estimator.dim * np.log(2.0))}
+        columns = {name: pa.array(array, from_pandas=True) for name, array in doubles.items()}
+        for name, kind in (("density_stderr", pa.float64()), ("ess", pa.float32())):
+            given = scored.columns.get(name)
+            columns[name] = pa.nulls(len(found), kind) if given is None else pa.array(given, kind, from_pandas=True)
+        columns["density_percentile"] = pa.array(percentiles(found, calibration), from_pandas=True)
+        score = SCORES[self.config.score](found, calibration, values)
+        columns["density_score"] = pa.array(score, from_pandas=True)
+        more = {name: array for name, array in scored.columns.items() if name not in columns}
+        return columns | {name: pa.array(array) for name, array in more.items()}
+
+    def _count(self, columns: dict[str, pa.Array], good: npt.NDArray[np.bool_], context: Context) -> None:
+        """For the gate, so that it needs no part."""
+        found = columns["log_density"].filter(pa.array(good)).drop_null().to_numpy()
+        places = columns["density_percentile"].filter(pa.array(good)).drop_null().to_numpy()
+        told = {
+            "rows_scored": len(found),
+            "log_density_sum": found.sum(),
+            "log_density_squares": np.square(found).sum(),
+        }
+        told |= {f"rows_below_percentile_{p:g}": int((places < p).sum()) for p in PERCENTILES}
+        for name, value in told.items():
+            context.counters[name] += value
+
+    def _facts(self, estimator: Estimator, calibration: npt.NDArray[np.float64]) -> dict[str, Any]:
+        config = self.config
+        mean = (
+            {"mean": float(calibration.mean()), "standard_deviation": float(calibration.std())}
+            if len(calibration)
+            else {}
+        )
+        return {
+            "estimator": config.estimator,
+            "columns": list(self.data_columns),
+            "dim": estimator.dim,
+            "discrete": estimator.discrete,
+            "likelihood": None,
+            "samples": None,
+            "score": config.score,
+            "labels": config.labels,
+            "levels": estimator.levels,
+            "shape": None,
+            "calibration": {"rows": len(calibration), **mean} if len(calibration) else None,
+            "convergence": [],
+            "latent": None,
+        }
+
+    def _estimating(self, context: Context) -> Estimator:
+        """The estimator; loads a model once."""
+        if self._estimator is None:
+            self._estimator = self._make(context)
+        return self._estimator
+
+    def _make(self, context: Context) -> Estimator:
+        config, model = self.config, trained_path(self.config.model or "", context)
+        if config.estimator == "gaussian":
+            return self._gaussian()
+        if config.estimator == "knn":
+            from kxbatch.stages.estimators.knn import NeighborEstimator
+
+            return NeighborEstimator(Path(model))
+        from kxbatch.stages.estimators.iwae import ImportanceEstimator
+
+        return ImportanceEstimator(
+            Path(model),
+            self.data_columns,
+            samples=config.samples,
+            seed=context.seed,
+            threads=context.threads,
+            gpus=context.gpus,
+        )
+
+
+def _check_lists(name: str, taken: StageConfig) -> None:
+    """Whether the lists tell distances of rows.
+
+    Raises:
+        ConfigError: they do not.
+    """
+    if taken.kind != "hubness":
+        raise ConfigError(
+            f"model = 'stage:{name}' is of kind '{taken.kind}'; estimator = 'knn' reads the lists of a hubness stage"
+        )
+    reduction, metric = getattr(taken, "reduction", ""), getattr(taken, "metric", "")
+    if reduction not in ("none", "centering") or metric == "inner":
+        raise ConfigError(
+            f"model = 'stage:{name}' has metric '{metric}' and reduction '{reduction}', whose scores are no distances; "
+            "a density needs metric 'cosine' or 'euclidean' and reduction 'none' or 'centering'"
+        )
+
+
+def _check_share(wanted: float, held: float) -> None:
+    """Calibration rows must be new to the model.
+
+    Raises:
+        ConfigError: it has learned from some.
+    """
+    if wanted > held:
+        raise ConfigError(
+            f"calibration_share = {wanted:g}, but the model has held out {held:g} of the rows: it would be measured on rows it "
+            f"has learned from; train it with training.validation_share = {wanted:g}, or set calibration_share = {held:g} here"
+        )
+
+
+def _written(columns: tuple[str, ...] | None) -> str:
+    return "(none)" if columns is None else str(list(columns))
+
+
+def _tagged(tag: str, arrays: Arrays) -> Arrays:
+    return {tag + name: array for name, array in arrays.items()}
+
+
+def _untagged(tag: str, arrays: Arrays) -> Arrays:
+    return {name.removeprefix(tag): array for name, array in arrays.items() if name.startswith(tag)}
+
+
+def _share_up_to(values: npt.NDArray[np.float64], points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return np.searchsorted(values, points, side="right") / len(values)
+
+
+STAGE = Density

@@ -1,0 +1,1 @@
+"""Where a density comes from: one module an estimator."""

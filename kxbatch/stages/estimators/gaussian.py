@@ -1,0 +1,80 @@
+"""The normal distribution with the moments of the rows: exact, quick, and the baseline of every other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from kxbatch.data.arrays import Arrays
+from kxbatch.data.row_draws import Keys
+from kxbatch.errors import DataError
+from kxbatch.kernels.gaussian import Gaussian, fit_gaussian, log_density
+from kxbatch.kernels.moments import Moments, fold, merge
+from kxbatch.stages.estimators.base import Estimator, Floats, Rows, Scored
+from kxbatch.stages.numeric import Domain, read_numeric
+
+
+class GaussianEstimator(Estimator):
+    """On the subspace in which the rows vary."""
+
+    def __init__(self, columns: tuple[str, ...]) -> None:
+        self._columns = columns
+        self._gaussian: Gaussian
+
+    def read(self, table: pa.Table) -> Rows:
+        """Any finite numbers."""
+        found = read_numeric(table, self._columns, Domain(None))
+        return Rows(found.values, found.usable, found.rejected)
+
+    def learn(self, values: npt.NDArray[Any]) -> Arrays:
+        """Moments, in float64: columns of different units lie far apart."""
+        return fold(values, exact=True).to_arrays()
+
+    def unite(self, a: Arrays, b: Arrays) -> Arrays:
+        """Moments of both."""
+        if not int(a["n"]) or not int(b["n"]):
+            return b if not int(a["n"]) else a
+        try:
+            return merge(Moments.from_arrays(a), Moments.from_arrays(b)).to_arrays()
+        except ValueError as error:
+            raise DataError(f"columns {', '.join(self._columns)}: shards do not go together: {error}") from None
+
+    def sample(self, values: npt.NDArray[Any], keys: Keys) -> Arrays:
+        """The rows themselves: their density is known once all moments are."""
+        return {"values": values}
+
+    def fit(self, learned: Arrays) -> Arrays:
+        """Mean, whitener and peak."""
+        try:
+            found = fit_gaussian(Moments.from_arrays(learned))
+        except ValueError as error:
+            raise DataError(f"columns {', '.join(self._columns)}: no normal distribution: {error}") from None
+        return {"mean": found.mean, "whitener": found.whitener, "log_peak": np.array(found.log_peak)}
+
+    def load(self, fitted: Arrays) -> None:
+        """The distribution."""
+        self._gaussian = Gaussian(fitted["mean"], fitted["whitener"], float(fitted["log_peak"]))
+        self.dim = len(self._gaussian.mean)
+
+    def calibration(self, sample: Arrays) -> Floats:
+        """Exact."""
+        return log_density(self._gaussian, sample["values"])
+
+    def score(self, values: npt.NDArray[Any], keys: Keys) -> Scored:
+        """Exact.
+
+        Raises:
+            DataError: the rows have another width than those it was fitted on.
+        """
+        if len(values) and values.shape[1] != self.dim:
+            raise DataError(
+                f"columns {', '.join(self._columns)}: {values.shape[1]} values a row, but the distribution was fitted on {self.dim}"
+            )
+        return Scored(log_density(self._gaussian, values.reshape(len(values), self.dim)))
+
+    def facts(self, sample: Arrays) -> dict[str, Any]:
+        """In how many directions the rows vary."""
+        return {"rank": int(self._gaussian.whitener.shape[1])}

@@ -1,0 +1,142 @@
+"""Importance sampling with a trained variational autoencoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+
+from kxbatch.data.arrays import Arrays
+from kxbatch.data.row_draws import Keys
+from kxbatch.errors import ConfigError
+from kxbatch.models.importance import by_samples, ladder
+from kxbatch.models.trained_vae import TrainedVae
+from kxbatch.models.vae import Vae
+from kxbatch.models.vae_scoring import Scorer
+from kxbatch.stages.estimators.base import Estimator, Floats, Rows, Scored
+from kxbatch.stages.numeric import Domain, read_numeric
+
+ACTIVE = 0.01  # variance of the posterior means above which a latent dimension says something (Burda et al. 2016)
+FEW = 10  # effective samples; below, the estimate hangs on a handful of them
+LADDER_ROWS = 256  # of a shard for which the estimate is taken at fewer samples, too
+
+
+class ImportanceEstimator(Estimator):
+    """log p(x) by K samples of the encoder's proposal.
+
+    Args:
+        folder: of the model.
+        columns: that are read; must be those it was trained on.
+        samples: K.
+        seed: of the noise.
+        threads: of a CPU.
+        gpus: whether to compute on a GPU.
+    """
+
+    def __init__(
+        self, folder: Path, columns: tuple[str, ...], *, samples: int, seed: int, threads: int, gpus: float
+    ) -> None:
+        self.trained = TrainedVae.read(folder)
+        check_columns(str(folder), self.trained, columns)
+        weights, self._inputs = self.trained.unpack(folder)
+        model = Vae(self.trained.network)
+        try:
+            model.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
+        except RuntimeError as error:
+            raise ConfigError(
+                f"'{folder}': config.json and model.safetensors do not belong together: {error}"
+            ) from None
+        self._columns = columns
+        device = "cuda" if gpus and torch.cuda.is_available() else "cpu"
+        self._scorer = Scorer(model.eval().to(device), samples, seed, threads)
+        network = self.trained.network
+        self.dim, self.levels = network.values, network.levels if network.discrete else None
+
+    def read(self, table: pa.Table) -> Rows:
+        """Rows of the size and range that the model knows."""
+        trained = self.trained
+        domain = Domain(self.levels, trained.nulls, trained.widths, trained.network.shape)
+        found = read_numeric(table, self._columns, domain)
+        return Rows(found.values, found.usable, found.rejected)
+
+    def sample(self, values: npt.NDArray[Any], keys: Keys) -> Arrays:
+        """Densities, proposals, and what compression and convergence are told from."""
+        u = self._inputs(values)
+        found, posterior = self._scorer.estimate(u, keys)
+        kl = 0.5 * (posterior.mean.square() + (2 * posterior.log_scale).exp() - 1) - posterior.log_scale
+        curve = np.full((len(u), len(ladder(self._scorer.samples))), np.nan)
+        some = slice(0, LADDER_ROWS)
+        curve[some] = by_samples(self._scorer.log_weights(u[some], keys[some])) + self._inputs.log_jacobian
+        arrays = {
+            "log_density": found.log_density.numpy() + self._inputs.log_jacobian,
+            "mean": posterior.mean.numpy(),
+            "kl": kl.numpy(),
+            "curve": curve,
+        }
+        return arrays | ({"levels": _packed(values, self.levels)} if self.levels else {})
+
+    def fit(self, learned: Arrays) -> Arrays:
+        """The model is fitted already."""
+        return {}
+
+    def load(self, fitted: Arrays) -> None:
+        """The model is loaded already."""
+
+    def calibration(self, sample: Arrays) -> Floats:
+        """As they were sampled."""
+        return sample["log_density"]
+
+    def score(self, values: npt.NDArray[Any], keys: Keys) -> Scored:
+        """K samples a row."""
+        found, _ = self._scorer.estimate(self._inputs(values), keys)
+        columns = {
+            "density_stderr": found.stderr.numpy(),
+            "ess": found.ess.numpy().astype(np.float32),
+            "elbo": found.elbo.numpy() + self._inputs.log_jacobian,
+            "largest_weight": found.largest.numpy().astype(np.float32),
+        }
+        few = int((found.ess < min(FEW, self._scorer.samples)).sum())
+        return Scored(found.log_density.numpy() + self._inputs.log_jacobian, columns, {"rows_with_few_samples": few})
+
+    def facts(self, sample: Arrays) -> dict[str, Any]:
+        """Convergence in K, latent dimensions, and code lengths."""
+        network = self.trained.network
+        facts = {"likelihood": network.likelihood, "samples": self._scorer.samples, "shape": network.shape}
+        return facts | sample_facts(sample, ladder(self._scorer.samples))
+
+
+def sample_facts(sample: Arrays, sizes: list[int]) -> dict[str, Any]:
+    """What a sample of rows says of the estimate and of the model."""
+    curve = sample["curve"][np.isfinite(sample["curve"]).all(axis=1)]
+    facts: dict[str, Any] = {"convergence": [], "latent": None}
+    if len(curve):
+        means, errors = curve.mean(axis=0), curve.std(axis=0) / np.sqrt(len(curve))
+        told = zip(sizes, means.tolist(), errors.tolist(), strict=True)
+        facts["convergence"] = [{"samples": k, "mean": mean, "stderr": error} for k, mean, error in told]
+    if len(sample["mean"]) > 1:
+        variance = sample["mean"].astype(np.float64).var(axis=0)
+        kl = sample["kl"].astype(np.float64).mean(axis=0)
+        facts["latent"] = {"kl": kl.tolist(), "variance": variance.tolist(), "active": int((variance > ACTIVE).sum())}
+    return facts
+
+
+def check_columns(model: str, trained: TrainedVae, columns: tuple[str, ...]) -> None:
+    """A model is of its columns.
+
+    Raises:
+        ConfigError: it was trained on others.
+    """
+    if trained.columns != columns:
+        raise ConfigError(
+            f"model = '{model}' was trained on {', '.join(trained.columns)}, not on {', '.join(columns)}; "
+            f"set columns = {list(trained.columns)}, or train a model on these"
+        )
+
+
+def _packed(values: Floats, levels: int | None) -> npt.NDArray[np.unsignedinteger]:
+    """Whole levels in as few bytes as hold them."""
+    return values.astype(np.uint8 if levels is not None and levels <= 256 else np.uint16)
