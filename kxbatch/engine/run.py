@@ -21,6 +21,7 @@ from kxbatch.engine.lease import Lease, check_token
 from kxbatch.engine.local_copy import local_copy
 from kxbatch.engine.manifest import MANIFEST, CorpusPlan, save_manifest
 from kxbatch.engine.phases.folding import Pin, fit_and_pin, fold_units
+from kxbatch.engine.phases.judging import judge, totals
 from kxbatch.engine.phases.mapping import CONFIGURATION, map_units
 from kxbatch.engine.phases.pairing import (
     conclude,
@@ -272,6 +273,8 @@ class _Driver:
         self._shards[node.name] = part_shards(node.name, done.receipts)
         self._complete[node.name] = complete and not done.failed
         self._record(node, done, failed, time.monotonic() - clock, pin)
+        if self._complete[node.name]:
+            judge(node, pin.digest, done.receipts)
 
     def _train(
         self, node: Node, assignment: Assignment, shards: list[InputShard], surveyed: Completed, *, complete: bool
@@ -348,10 +351,11 @@ class _Driver:
     def _record(self, node: Node, done: Completed, failed: int, seconds: float, pin: Pin) -> None:
         receipts = [done.receipts[key] for key in sorted(done.receipts)]
         fresh = sum(receipt.rows_out for receipt in receipts if receipt.key in done.fresh)
-        counters: dict[str, float] = {}
-        for receipt in receipts:
-            for name, value in receipt.counters.items():
-                counters[name] = counters.get(name, 0.0) + value
+        counters = totals(receipts)
+        remarks = [f"stage {node.name}: {remark}" for remark in node.stage.remarks(counters)]
+        self._warnings.extend(remarks)
+        for remark in remarks:
+            self._scheduler.progress.say(remark)
         if pin.note:
             self._scheduler.progress.log("info", pin.note, stage=node.name)
         self._records.append(

@@ -177,6 +177,24 @@ class Stage(ABC, Generic[ConfigT]):
         """What decides the result besides the configuration: a model's digest. Asked while planning: nothing heavy."""
         return {}
 
+    @property
+    def has_gate(self) -> bool:
+        """Whether `judge` is to be asked."""
+        return False
+
+    def judge(self, new: Mapping[str, float], before: Mapping[str, float]) -> list[str]:
+        """What is wrong with rows, told from the sums of their counters.
+
+        Args:
+            new: of the rows that came since the last run that was found good.
+            before: of the rows of that run; empty for none.
+        """
+        return []
+
+    def remarks(self, counters: Mapping[str, float]) -> list[str]:
+        """What a person should know of the result, told from the sums of all counters."""
+        return []
+
     def semantic(self, phase: Phase) -> dict[str, Any]:
         """The part of the configuration that decides the result of a phase."""
         return self.config.semantic()

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from pydantic import Field, field_validator, model_validator
 
 from kxbatch.data.arrays import Arrays
 from kxbatch.data.row_draws import held_out, row_keys
-from kxbatch.errors import ConfigError
-from kxbatch.spec.model import Config, Operational, StageConfig
+from kxbatch.spec.model import StageConfig
 from kxbatch.stages.base import (
     Artifact,
     Column,
@@ -30,10 +28,12 @@ from kxbatch.stages.base import (
     trained_path,
     trained_stage,
 )
+from kxbatch.stages.density_config import DensityConfig, check_model, check_use
+from kxbatch.stages.density_gate import below_percentile, counted, few_samples, mean_moved
 from kxbatch.stages.density_scores import SCORES, code_lengths, percentiles
 from kxbatch.stages.numeric import check_kinds
 from kxbatch.stages.rows import rejections
-from kxbatch.stages.vae import VaeConfig, fitted_rows
+from kxbatch.stages.vae import fitted_rows
 
 if TYPE_CHECKING:
     from kxbatch.stages.estimators.base import Estimator, Scored
@@ -41,87 +41,7 @@ if TYPE_CHECKING:
 
 CALIBRATION, FITTED, FACTS = "calibration.safetensors", "fitted.safetensors", "density.json"
 LISTS = "neighbor_scores"
-PERCENTILES = (0.1, 1.0, 5.0, 10.0)  # of which the share of rows below is counted
 _SAMPLE, _LEARNED = "sample.", "learned."
-
-
-class GateConfig(Config):
-    """`[stage.gate]`: when a job ends with exit status 4 instead of going on with rows that look wrong."""
-
-    percentile: float = Field(1.0, description="percentile of the calibration rows: 0.1, 1, 5 or 10")
-    max_share_below_percentile: float | None = Field(
-        None, ge=0, le=1, description="largest share of new rows below it; absent: any"
-    )
-    max_mean_drift: float | None = Field(
-        None,
-        gt=0,
-        description="largest move of the mean log-density of new rows, in standard deviations of the rows before",
-    )
-
-
-class DensityConfig(StageConfig):
-    """Gives every row a log-density."""
-
-    kind: Literal["density"] = "density"
-    estimator: Literal["iwae", "gaussian", "knn"] = Field(
-        "iwae", description="a trained autoencoder; the normal distribution of the rows; the lists of a hubness stage"
-    )
-    columns: tuple[str, ...] | None = Field(
-        None, min_length=1, description="number and vector columns, or one image column; absent: the only vector column"
-    )
-    model: str | None = Field(
-        None,
-        description="iwae: 'stage:<name>' of a vae stage, or the folder of its artifact; knn: 'stage:<name>' of a hubness stage",
-    )
-    samples: int = Field(500, ge=1, description="iwae: importance samples of a row")
-    fit_on: str | None = Field(
-        None, description="boolean column: only its true rows are fitted on (gaussian) and calibrate; absent: all"
-    )
-    calibration_share: float = Field(
-        0.1,
-        ge=0,
-        lt=1,
-        description="share of the rows, chosen by id, that percentiles are taken from; 0: no percentiles",
-    )
-    calibration_rows: int = Field(10_000, ge=1, description="most rows that calibrate")
-    score: Literal["nll", "typicality", "complexity"] = Field(
-        "nll", description="density_score: -log p; |log p - its mean|; -log p less the length that zlib needs"
-    )
-    labels: str | None = Field(
-        None, description="boolean or 0/1 column of known outliers, for the report; must be in keep"
-    )
-    gate: Annotated[GateConfig, Operational] = GateConfig()
-    refit: Literal["never", "on-drift", "always"] = Field(
-        "never", description="when rows that came later lead to a new fit and calibration"
-    )
-    max_drift: float = Field(
-        0.1,
-        gt=0,
-        description="distance of the calibration rows' densities (Kolmogorov-Smirnov) above which 'on-drift' fits again",
-    )
-
-    @field_validator("columns", mode="before", json_schema_input_type=str | tuple[str, ...] | None)
-    @classmethod
-    def _one_is_a_list(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str) else value
-
-    @model_validator(mode="after")
-    def _fields_go_together(self) -> DensityConfig:
-        if (self.model is None) != (self.estimator == "gaussian"):
-            raise ValueError(
-                "estimator = 'gaussian' fits itself; leave model out"
-                if self.estimator == "gaussian"
-                else f"estimator = '{self.estimator}' needs a model: 'stage:<name>'"
-            )
-        if self.estimator == "knn" and (self.columns is not None or trained_stage(self.model or "") is None):
-            raise ValueError("estimator = 'knn' reads the lists of model = 'stage:<hubness stage>'; leave columns out")
-        if self.estimator != "iwae" and self.score == "complexity":
-            raise ValueError("score = 'complexity' compares code lengths: it needs estimator = 'iwae' and whole levels")
-        if self.score == "typicality" and not self.calibration_share:
-            raise ValueError("score = 'typicality' needs calibration rows: calibration_share above 0")
-        if self.labels is not None and self.labels not in self.keep:
-            raise ValueError(f"labels = '{self.labels}' must be in keep, so that the report finds it")
-        return self
 
 
 class Density(FoldStage[DensityConfig]):
@@ -176,20 +96,7 @@ class Density(FoldStage[DensityConfig]):
     @classmethod
     def check_taken(cls, config: DensityConfig, name: str, taken: StageConfig) -> None:
         """A model of the same columns, that has held out what calibrates; lists as the search left them."""
-        if config.estimator == "knn":
-            _check_lists(name, taken)
-            return
-        assert isinstance(taken, VaeConfig)
-        if taken.columns != config.columns:
-            raise ConfigError(
-                f"model = 'stage:{name}' is trained on columns = {_written(taken.columns)}, but this stage has columns = "
-                f"{_written(config.columns)}; write the same in both"
-            )
-        _check_share(config.calibration_share, taken.training.validation_share)
-        if config.score == "complexity" and taken.level_count is None:
-            raise ConfigError(
-                "score = 'complexity' compares code lengths: the model must be of whole levels, not 'gaussian'"
-            )
+        check_model(config, name, taken)
 
     def identity(self) -> dict[str, str]:
         """Digest of a model from outside the job."""
@@ -201,11 +108,7 @@ class Density(FoldStage[DensityConfig]):
 
         trained = TrainedVae.read(Path(model))
         check_columns(model, trained, self.data_columns)
-        _check_share(self.config.calibration_share, trained.held_out)
-        if self.config.score == "complexity" and not trained.network.discrete:
-            raise ConfigError(
-                "score = 'complexity' compares code lengths: the model must be of whole levels, not 'gaussian'"
-            )
+        check_use(self.config, trained.held_out, discrete=trained.network.discrete)
         return {"model_digest": vae_digest(Path(model))}
 
     def semantic(self, phase: Phase) -> dict[str, Any]:
@@ -261,6 +164,8 @@ class Density(FoldStage[DensityConfig]):
         calibration = np.sort(estimator.calibration(sample))
         facts = self._facts(estimator, calibration) | estimator.facts(sample)
         levels = facts["levels"]
+        if facts["shape"] is not None and len(self.data_columns) == 1:
+            facts["image"] = {"column": self.data_columns[0], "levels": estimator.levels}
         facts["compression"] = code_lengths(sample, levels) if levels else None
         arrays = {CALIBRATION: {"log_density": calibration}} | ({FITTED: fitted} if fitted else {})
         return Artifact(arrays, {FACTS: facts})
@@ -283,7 +188,11 @@ class Density(FoldStage[DensityConfig]):
         if self.config.estimator != "knn":
             good &= ~np.isnan(scored.log_density)
         columns = self._columns(estimator, rows.values, scored)
-        self._count(columns, good, context)
+        seen = (
+            columns[name].filter(pa.array(good)).drop_null().to_numpy()
+            for name in ("log_density", "density_percentile")
+        )
+        context.counters.update(counted(*seen))
         reasons = np.full(len(table), "", object)
         reasons[np.flatnonzero(rows.usable)[~good]] = "no-density"
         words = {
@@ -292,6 +201,21 @@ class Density(FoldStage[DensityConfig]):
         rejected = sorted([*rows.rejected, *rejections(table, reasons, words)], key=lambda one: one.row)
         mask = pa.array(good)
         return Mapped({name: column.filter(mask) for name, column in columns.items()}, rejected)
+
+    @property
+    def has_gate(self) -> bool:
+        """Rows are remembered even without limits, so that a limit set later has something to compare with."""
+        return True
+
+    def judge(self, new: Mapping[str, float], before: Mapping[str, float]) -> list[str]:
+        """Share of rows below a percentile, and move of the mean."""
+        gate = self.config.gate
+        low = below_percentile(new, gate.percentile, gate.max_share_below_percentile)
+        return [*low, *mean_moved(new, before, gate.max_mean_drift)]
+
+    def remarks(self, counters: Mapping[str, float]) -> list[str]:
+        """Estimates that hang on a few samples."""
+        return few_samples(counters, self.config.samples)
 
     def _calibration(self, state: Arrays, sample: Arrays) -> npt.NDArray[np.float64]:
         """Densities of a sample under what was learned in a state."""
@@ -320,19 +244,6 @@ class Density(FoldStage[DensityConfig]):
         more = {name: array for name, array in scored.columns.items() if name not in columns}
         return columns | {name: pa.array(array) for name, array in more.items()}
 
-    def _count(self, columns: dict[str, pa.Array], good: npt.NDArray[np.bool_], context: Context) -> None:
-        """For the gate, so that it needs no part."""
-        found = columns["log_density"].filter(pa.array(good)).drop_null().to_numpy()
-        places = columns["density_percentile"].filter(pa.array(good)).drop_null().to_numpy()
-        told = {
-            "rows_scored": len(found),
-            "log_density_sum": found.sum(),
-            "log_density_squares": np.square(found).sum(),
-        }
-        told |= {f"rows_below_percentile_{p:g}": int((places < p).sum()) for p in PERCENTILES}
-        for name, value in told.items():
-            context.counters[name] += value
-
     def _facts(self, estimator: Estimator, calibration: npt.NDArray[np.float64]) -> dict[str, Any]:
         config = self.config
         mean = (
@@ -351,6 +262,7 @@ class Density(FoldStage[DensityConfig]):
             "labels": config.labels,
             "levels": estimator.levels,
             "shape": None,
+            "image": None,
             "calibration": {"rows": len(calibration), **mean} if len(calibration) else None,
             "convergence": [],
             "latent": None,
@@ -380,41 +292,6 @@ class Density(FoldStage[DensityConfig]):
             threads=context.threads,
             gpus=context.gpus,
         )
-
-
-def _check_lists(name: str, taken: StageConfig) -> None:
-    """Whether the lists tell distances of rows.
-
-    Raises:
-        ConfigError: they do not.
-    """
-    if taken.kind != "hubness":
-        raise ConfigError(
-            f"model = 'stage:{name}' is of kind '{taken.kind}'; estimator = 'knn' reads the lists of a hubness stage"
-        )
-    reduction, metric = getattr(taken, "reduction", ""), getattr(taken, "metric", "")
-    if reduction not in ("none", "centering") or metric == "inner":
-        raise ConfigError(
-            f"model = 'stage:{name}' has metric '{metric}' and reduction '{reduction}', whose scores are no distances; "
-            "a density needs metric 'cosine' or 'euclidean' and reduction 'none' or 'centering'"
-        )
-
-
-def _check_share(wanted: float, held: float) -> None:
-    """Calibration rows must be new to the model.
-
-    Raises:
-        ConfigError: it has learned from some.
-    """
-    if wanted > held:
-        raise ConfigError(
-            f"calibration_share = {wanted:g}, but the model has held out {held:g} of the rows: it would be measured on rows it "
-            f"has learned from; train it with training.validation_share = {wanted:g}, or set calibration_share = {held:g} here"
-        )
-
-
-def _written(columns: tuple[str, ...] | None) -> str:
-    return "(none)" if columns is None else str(list(columns))
 
 
 def _tagged(tag: str, arrays: Arrays) -> Arrays:

@@ -1,0 +1,154 @@
+"""`[[stage]]` of kind `density`: its keys, and which other stages it goes with."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from kxbatch.errors import ConfigError
+from kxbatch.spec.model import Config, Operational, StageConfig
+from kxbatch.stages.base import trained_stage
+from kxbatch.stages.vae import VaeConfig
+
+
+class GateConfig(Config):
+    """`[stage.gate]`: when a job ends with exit status 4 instead of going on with rows that look wrong."""
+
+    percentile: float = Field(1.0, description="percentile of the calibration rows: 0.1, 1, 5 or 10")
+    max_share_below_percentile: float | None = Field(
+        None, ge=0, le=1, description="largest share of new rows below it; absent: any"
+    )
+    max_mean_drift: float | None = Field(
+        None,
+        gt=0,
+        description="largest move of the mean log-density of new rows, in standard deviations of the rows before",
+    )
+
+
+class DensityConfig(StageConfig):
+    """Gives every row a log-density."""
+
+    kind: Literal["density"] = "density"
+    estimator: Literal["iwae", "gaussian", "knn"] = Field(
+        "iwae", description="a trained autoencoder; the normal distribution of the rows; the lists of a hubness stage"
+    )
+    columns: tuple[str, ...] | None = Field(
+        None, min_length=1, description="number and vector columns, or one image column; absent: the only vector column"
+    )
+    model: str | None = Field(
+        None,
+        description="iwae: 'stage:<name>' of a vae stage, or the folder of its artifact; knn: 'stage:<name>' of a hubness stage",
+    )
+    samples: int = Field(500, ge=1, description="iwae: importance samples of a row")
+    fit_on: str | None = Field(
+        None, description="boolean column: only its true rows are fitted on (gaussian) and calibrate; absent: all"
+    )
+    calibration_share: float = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        description="share of the rows, chosen by id, that percentiles are taken from; 0: no percentiles",
+    )
+    calibration_rows: int = Field(10_000, ge=1, description="most rows that calibrate")
+    score: Literal["nll", "typicality", "complexity"] = Field(
+        "nll", description="density_score: -log p; |log p - its mean|; -log p less the length that zlib needs"
+    )
+    labels: str | None = Field(
+        None, description="boolean or 0/1 column of known outliers, for the report; must be in keep"
+    )
+    gate: Annotated[GateConfig, Operational] = GateConfig()
+    refit: Literal["never", "on-drift", "always"] = Field(
+        "never", description="when rows that came later lead to a new fit and calibration"
+    )
+    max_drift: float = Field(
+        0.1,
+        gt=0,
+        description="distance of the calibration rows' densities (Kolmogorov-Smirnov) above which 'on-drift' fits again",
+    )
+
+    @field_validator("columns", mode="before", json_schema_input_type=str | tuple[str, ...] | None)
+    @classmethod
+    def _one_is_a_list(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _fields_go_together(self) -> DensityConfig:
+        if (self.model is None) != (self.estimator == "gaussian"):
+            raise ValueError(
+                "estimator = 'gaussian' fits itself; leave model out"
+                if self.estimator == "gaussian"
+                else f"estimator = '{self.estimator}' needs a model: 'stage:<name>'"
+            )
+        if self.estimator == "knn" and (self.columns is not None or trained_stage(self.model or "") is None):
+            raise ValueError("estimator = 'knn' reads the lists of model = 'stage:<hubness stage>'; leave columns out")
+        if self.estimator != "iwae" and self.score == "complexity":
+            raise ValueError("score = 'complexity' compares code lengths: it needs estimator = 'iwae' and whole levels")
+        if self.score == "typicality" and not self.calibration_share:
+            raise ValueError("score = 'typicality' needs calibration rows: calibration_share above 0")
+        if self.labels is not None and self.labels not in self.keep:
+            raise ValueError(f"labels = '{self.labels}' must be in keep, so that the report finds it")
+        return self
+
+
+def check_model(config: DensityConfig, name: str, taken: StageConfig) -> None:
+    """Whether a stage leaves what this one needs: a model of the same columns, that has held out what calibrates.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if config.estimator == "knn":
+        _check_lists(name, taken)
+        return
+    assert isinstance(taken, VaeConfig)
+    if taken.columns != config.columns:
+        raise ConfigError(
+            f"model = 'stage:{name}' is trained on columns = {_written(taken.columns)}, but this stage has columns = "
+            f"{_written(config.columns)}; write the same in both"
+        )
+    check_use(config, taken.training.validation_share, discrete=taken.level_count is not None)
+
+
+def check_use(config: DensityConfig, held_out: float, *, discrete: bool) -> None:
+    """Whether a model serves for calibration and score.
+
+    Args:
+        config: of the stage.
+        held_out: share of the rows that the model has never learned from.
+        discrete: whether it is of whole levels.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    wanted = config.calibration_share
+    if wanted > held_out:
+        raise ConfigError(
+            f"calibration_share = {wanted:g}, but the model has held out {held_out:g} of the rows: percentiles would come from "
+            f"rows it has learned from; set training.validation_share = {wanted:g} there, or calibration_share = {held_out:g} here"
+        )
+    if config.score == "complexity" and not discrete:
+        raise ConfigError(
+            "score = 'complexity' compares code lengths: the model must be of whole levels, not 'gaussian'"
+        )
+
+
+def _check_lists(name: str, taken: StageConfig) -> None:
+    """Whether the lists tell distances of rows.
+
+    Raises:
+        ConfigError: they do not.
+    """
+    if taken.kind != "hubness":
+        raise ConfigError(
+            f"model = 'stage:{name}' is of kind '{taken.kind}'; estimator = 'knn' reads the lists of a hubness stage"
+        )
+    reduction, metric = getattr(taken, "reduction", ""), getattr(taken, "metric", "")
+    if reduction not in ("none", "centering") or metric == "inner":
+        raise ConfigError(
+            f"model = 'stage:{name}' has metric '{metric}' and reduction '{reduction}', whose scores are no distances; "
+            "a density needs metric 'cosine' or 'euclidean' and reduction 'none' or 'centering'"
+        )
+
+
+def _written(columns: tuple[str, ...] | None) -> str:
+    return "(none)" if columns is None else str(list(columns))
