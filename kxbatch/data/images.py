@@ -1,4 +1,4 @@
-"""Images in a binary column: PNG, or anything else Pillow opens."""
+"""Images in a binary column, of the formats that Pillow reads by itself."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from PIL import Image, UnidentifiedImageError
 
 MOST_PIXELS = 2**24  # of one image; a small file can claim to be a huge picture
 _GREY = ("1", "L", "LA")
+_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # none that starts another program
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -21,7 +22,7 @@ def decode(content: bytes) -> Pixels | None:
         None for what is no image, is damaged, or has more than 2^24 pixels.
     """
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
             if image.width * image.height > MOST_PIXELS:
                 return None
             pixels = np.asarray(image.convert("L" if image.mode in _GREY else "RGB"), np.uint8)

@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from safetensors import SafetensorError
@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 from kxbatch.data.arrays import Arrays
 from kxbatch.errors import ConfigError
 from kxbatch.models.vae_config import VaeArchitecture
-from kxbatch.models.vae_inputs import Inputs
+from kxbatch.models.vae_inputs import Inputs, Transform
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 ARCHITECTURE = "kxbatch-density-model"
@@ -32,6 +32,7 @@ class TrainedVae:
         widths: values of each column.
         held_out: share of the rows, chosen by id, that it has never learned from.
         nulls: what becomes of a null number.
+        transform: how values come into the units of the model.
     """
 
     network: VaeArchitecture
@@ -39,6 +40,7 @@ class TrainedVae:
     widths: tuple[int, ...]
     held_out: float
     nulls: Literal["refuse", "impute"]
+    transform: Transform
 
     def to_json(self) -> dict[str, Any]:
         """The contents of `config.json`."""
@@ -48,6 +50,7 @@ class TrainedVae:
             "widths": list(self.widths),
             "held_out": self.held_out,
             "nulls": self.nulls,
+            "transform": self.transform,
             "network": self.network.to_json(),
         }
 
@@ -70,9 +73,10 @@ class TrainedVae:
                 raise ConfigError(f"architecture '{found['architecture']}'; a density model says '{ARCHITECTURE}'")
             network = VaeArchitecture.from_json(found["network"])
             columns, widths = tuple(map(str, found["columns"])), tuple(map(int, found["widths"]))
-            if found["nulls"] not in ("refuse", "impute"):
-                raise ConfigError(f"nulls = {found['nulls']!r}; allowed: refuse, impute")
-            return cls(network, columns, widths, float(found["held_out"]), found["nulls"])
+            for name, allowed in (("nulls", ("refuse", "impute")), ("transform", get_args(Transform))):
+                if found[name] not in allowed:
+                    raise ConfigError(f"{name} = {found[name]!r}; allowed: {', '.join(allowed)}")
+            return cls(network, columns, widths, float(found["held_out"]), found["nulls"], found["transform"])
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigError(f"'{folder / CONFIG}': not as it was written: {error!r}") from error
         except ConfigError as error:
@@ -95,7 +99,7 @@ class TrainedVae:
         centre, spread = (arrays.pop(name, np.empty(0)) for name in (_CENTRE, _SPREAD))
         if len(centre) != self.network.values or len(spread) != self.network.values:
             raise ConfigError(f"'{folder}': {CONFIG} and {WEIGHTS} do not belong together")
-        return arrays, Inputs(centre, spread, self.network.discrete)
+        return arrays, Inputs(centre, spread, self.transform)
 
 
 def vae_digest(folder: Path) -> str:

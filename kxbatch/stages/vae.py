@@ -53,7 +53,10 @@ class VaeConfig(StageConfig):
         None, gt=0, description="the fixed scale, or the first one, in standard deviations of a value, or in levels"
     )
     scale_floor: float | None = Field(None, gt=0, description="the smallest scale, in the same units")
-    standardize: bool = Field(True, description="gaussian: subtract each value's mean, divide by its deviation")
+    transform: Literal["none", "standardize", "asinh"] = Field(
+        "standardize",
+        description="gaussian: by each value's mean and deviation; asinh: then bend far values in, for heavy tails",
+    )
     nulls: Nulls = Field("refuse", description="a null number: set the row aside, or take the mean in its place")
     shape: tuple[int, ...] | None = Field(
         None, min_length=2, max_length=3, description="height, width and channels of a vector that is an image"

@@ -65,14 +65,14 @@ class ImportanceEstimator(Estimator):
 
     def sample(self, values: npt.NDArray[Any], keys: Keys) -> Arrays:
         """Densities, proposals, and what compression and convergence are told from."""
-        u = self._inputs(values)
+        u, jacobian = self._inputs(values), self._inputs.log_jacobian(values)
         found, posterior = self._scorer.estimate(u, keys)
         kl = 0.5 * (posterior.mean.square() + (2 * posterior.log_scale).exp() - 1) - posterior.log_scale
         curve = np.full((len(u), len(ladder(self._scorer.samples))), np.nan)
         some = slice(0, LADDER_ROWS)
-        curve[some] = by_samples(self._scorer.log_weights(u[some], keys[some])) + self._inputs.log_jacobian
+        curve[some] = by_samples(self._scorer.log_weights(u[some], keys[some])).numpy() + jacobian[some, None]
         arrays = {
-            "log_density": found.log_density.numpy() + self._inputs.log_jacobian,
+            "log_density": found.log_density.numpy() + jacobian,
             "mean": posterior.mean.numpy(),
             "kl": kl.numpy(),
             "curve": curve,
@@ -93,14 +93,15 @@ class ImportanceEstimator(Estimator):
     def score(self, values: npt.NDArray[Any], keys: Keys) -> Scored:
         """K samples a row."""
         found, _ = self._scorer.estimate(self._inputs(values), keys)
+        jacobian = self._inputs.log_jacobian(values)
         columns = {
             "density_stderr": found.stderr.numpy(),
             "ess": found.ess.numpy().astype(np.float32),
-            "elbo": found.elbo.numpy() + self._inputs.log_jacobian,
+            "elbo": found.elbo.numpy() + jacobian,
             "largest_weight": found.largest.numpy().astype(np.float32),
         }
         few = int((found.ess < min(FEW, self._scorer.samples)).sum())
-        return Scored(found.log_density.numpy() + self._inputs.log_jacobian, columns, {"rows_with_few_samples": few})
+        return Scored(found.log_density.numpy() + jacobian, columns, {"rows_with_few_samples": few})
 
     def facts(self, sample: Arrays) -> dict[str, Any]:
         """Convergence in K, latent dimensions, and code lengths."""

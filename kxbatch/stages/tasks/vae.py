@@ -85,7 +85,12 @@ class VaeTask:
         """The model as a folder."""
         config = self._config
         trained = TrainedVae(
-            self._architecture, self._stage.data_columns, self._widths, config.training.validation_share, config.nulls
+            network=self._architecture,
+            columns=self._stage.data_columns,
+            widths=self._widths,
+            held_out=config.training.validation_share,
+            nulls=config.nulls,
+            transform=self._inputs.transform,
         )
         arrays = {name: weight.float().cpu().numpy() for name, weight in weights.items()}
         packed = trained.pack(arrays, self._inputs)
@@ -157,6 +162,6 @@ def _inputs(stage: VaeStage, spread: Spread, widths: tuple[int, ...]) -> Inputs:
             f"constant in all rows to learn from: {named}{more}; there is no density along them: leave them out, "
             "whiten vectors first, or use likelihood = 'discretised-logistic' for whole levels"
         )
-    if not config.standardize:
-        return Inputs(np.zeros(len(spread.mean)), np.ones(len(spread.mean)), False)
-    return Inputs(spread.mean, spread.deviation, False)
+    if config.transform == "none":
+        return Inputs(np.zeros(len(spread.mean)), np.ones(len(spread.mean)), "none")
+    return Inputs(spread.mean, spread.deviation, config.transform)
