@@ -133,3 +133,24 @@ def make_logarithmic(axes: Axes, which: Literal["x", "y"], low: float, high: flo
     (axes.set_xscale if which == "x" else axes.set_yscale)("log")
     set_ticks(axes, which, ticks, [power_label(tick) for tick in ticks])
     (axes.set_xlim if which == "x" else axes.set_ylim)(ticks[0] / 1.15, ticks[-1] * 1.15)
+
+
+def share_axis(axes: Axes, which: Literal["x", "y"]) -> None:
+    """Make one axis run from nothing to everything."""
+    set_ticks(axes, which, [0, 0.25, 0.5, 0.75, 1], ["0", "25 %", "50 %", "75 %", "100 %"])
+    (axes.set_xlim if which == "x" else axes.set_ylim)(-0.01, 1.03)
+
+
+def mark(axes: Axes, at: float, words: str, left: bool = False) -> None:
+    """A labelled vertical line."""
+    axes.axvline(at, color=MUTED, linewidth=0.9, linestyle=(0, (1, 2)))
+    axes.annotate(
+        words,
+        (at, 1),
+        xycoords=("data", "axes fraction"),
+        xytext=(-4 if left else 4, -2),
+        textcoords="offset points",
+        ha="right" if left else "left",
+        va="top",
+        fontsize=10.5,
+    )

@@ -17,8 +17,10 @@ from kxbatch.report.drawing import (
     PAPER,
     draw,
     make_logarithmic,
+    mark,
     power_label,
     set_ticks,
+    share_axis,
 )
 from kxbatch.report.record import Histogram, Measures, Spectrum, Unit
 from kxbatch.report.wording import number, percent
@@ -84,7 +86,7 @@ def k_occurrence(graphs: Sequence[Measures]) -> str:
         axes.set_xlabel("k-occurrence: how often a row is found")
         axes.set_ylabel("rows per value")
         if len({graph.k for graph in graphs}) == 1 and all(graph.n > graph.k for graph in graphs):
-            _mark(axes, graphs[0].k, f"mean {graphs[0].k}")
+            mark(axes, graphs[0].k, f"mean {graphs[0].k}")
 
     return draw("k-occurrence", "Histogram of the k-occurrence, logarithmic on both axes", paint)
 
@@ -106,8 +108,8 @@ def lorenz(graphs: Sequence[Measures]) -> str:
         for graph, style in zip(graphs, line_styles(len(graphs)), strict=True):
             axes.plot(*lorenz_curve(graph.histogram), **{**style, "marker": ""})
         axes.text(0.42, 0.5, "all equally often", ha="right", va="bottom", fontsize=10.5)
-        _share_axis(axes, "x")
-        _share_axis(axes, "y")
+        share_axis(axes, "x")
+        share_axis(axes, "y")
         axes.set_xlabel("share of rows, least found first")
         axes.set_ylabel("share of neighbour slots")
 
@@ -155,7 +157,7 @@ def explained(name: str, record: Spectrum) -> str:
 
     def paint(axes: Axes) -> None:
         axes.plot(np.arange(len(shares)), shares, color=AFTER)
-        _share_axis(axes, "y")
+        share_axis(axes, "y")
         _directions(axes, len(shares) - 1, record.dim)
         axes.set_ylabel("share of the variance")
         if 0 < record.dim < len(shares):
@@ -204,29 +206,9 @@ def unit_seconds(name: str, units: Sequence[Unit]) -> str:
     return draw(name, "Seconds of every unit of work", paint, height=160)
 
 
-def _share_axis(axes: Axes, which: Any) -> None:
-    set_ticks(axes, which, [0, 0.25, 0.5, 0.75, 1], ["0", "25 %", "50 %", "75 %", "100 %"])
-    (axes.set_xlim if which == "x" else axes.set_ylim)(-0.01, 1.03)
-
-
 def _directions(axes: Axes, total: int, kept: int) -> None:
     axes.locator_params("x", nbins=6, integer=True)
     axes.set_xlim(0 if total > 2 else -0.5, max(total, 1) * 1.04)
     axes.set_xlabel("direction, by variance")
     if 0 < kept < total:
-        _mark(axes, kept, f"kept: {kept}", left=kept > 0.6 * total)
-
-
-def _mark(axes: Axes, at: float, words: str, left: bool = False) -> None:
-    """A labelled vertical line."""
-    axes.axvline(at, color=MUTED, linewidth=0.9, linestyle=(0, (1, 2)))
-    axes.annotate(
-        words,
-        (at, 1),
-        xycoords=("data", "axes fraction"),
-        xytext=(-4 if left else 4, -2),
-        textcoords="offset points",
-        ha="right" if left else "left",
-        va="top",
-        fontsize=10.5,
-    )
+        mark(axes, kept, f"kept: {kept}", left=kept > 0.6 * total)
