@@ -9,7 +9,8 @@ from typing import TypeVar
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from kxbatch.report import figures, wording
+from kxbatch.report import density_section, figures, wording
+from kxbatch.report.density_survey import FEW
 from kxbatch.report.elements import Figure, Key, Tile
 from kxbatch.report.reader import Contents
 from kxbatch.report.record import StageRun
@@ -45,7 +46,7 @@ def render(contents: Contents) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    forms = {name: getattr(wording, name) for name in ("number", "percent", "duration", "score")}
+    forms = {name: getattr(wording, name) for name in ("number", "percent", "duration", "score", "nats")}
     environment.filters.update(forms, excerpt=wording.excerpt, exit_words=wording.exit_words)
     return environment.get_template("report.html.j2").render(
         contents=contents,
@@ -56,6 +57,8 @@ def render(contents: Contents) -> str:
         tiles=list(tiles(contents)),
         training=section(contents.trainings) if contents.trainings else None,
         setting=setting,
+        density=density_section.section(contents.densities, contents.agreements) if contents.densities else None,
+        few=FEW,
         hubness_figures=list(hubness_figures(contents)),
         spectrum_figures=[list(spectrum_figures(at, contents)) for at in range(len(contents.spectra))],
         time_figures=list(time_figures(contents.run.stages)),
@@ -67,7 +70,7 @@ def render(contents: Contents) -> str:
 
 
 def tiles(contents: Contents) -> Iterator[Tile]:
-    """The five numbers that matter, and those of a training; those that the run did not measure are left out."""
+    """The five numbers that matter, and those of trainings and densities; those that the run did not measure are left out."""
     stages, graphs = contents.run.stages, [graph.measures for graph in contents.compared]
     aside = sum(stage.rows_quarantined or 0 for stage in stages)
     rows = contents.run.input.rows
@@ -76,6 +79,7 @@ def tiles(contents: Contents) -> Iterator[Tile]:
     if rows is not None:
         yield Tile("Rows", "number", (rows,), f"{wording.number(aside)} set aside" if aside else "none set aside")
     yield from training_tiles(contents.trainings)
+    yield from density_section.tiles(contents.densities)
     if graphs:
         k = graphs[-1].k
         yield Tile(

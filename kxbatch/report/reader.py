@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from kxbatch.data.storage import Folder
 from kxbatch.errors import DataError
 from kxbatch.report import RowId, Texts
+from kxbatch.report.density import Density, read_densities
+from kxbatch.report.density_agreement import Agreement, read_agreements
 from kxbatch.report.loading import R, load
 from kxbatch.report.neighbourhood import Neighbourhood, RowList, listed_rows, neighbourhoods, tell_elsewhere
 from kxbatch.report.quarantine import Reason, reasons
@@ -39,6 +41,8 @@ class Contents:
         lists: top hubs and antihubs of the first and the last hubness stage.
         neighbours: a few rows and whom they find, in the first and the last hubness stage.
         trainings: every training stage that has begun, in job order.
+        densities: every density stage that has left anything, in job order.
+        agreements: of every two of them that have rows.
         quarantine: rows set aside, by reason, most frequent first.
         texts: text of every row id that is shown and known.
     """
@@ -51,6 +55,8 @@ class Contents:
     lists: tuple[RowList, ...] = ()
     neighbours: tuple[Neighbourhood, ...] = ()
     trainings: tuple[Training, ...] = ()
+    densities: tuple[Density, ...] = ()
+    agreements: tuple[Agreement, ...] = ()
     quarantine: tuple[Reason, ...] = ()
     texts: dict[RowId, str] = field(default_factory=dict)
 
@@ -80,6 +86,7 @@ def read(output: Folder, texts: Texts | None = None) -> Contents:
     ends = _ends([name for name, _ in audits])
     lists = tell_elsewhere(output, [one for name in ends for one in listed_rows(output.child(name))], ends)
     shown = neighbourhoods(output, lists, ends)
+    densities = list(read_densities(output, run))
     return Contents(
         run=run,
         recorded=record is not None,
@@ -89,8 +96,10 @@ def read(output: Folder, texts: Texts | None = None) -> Contents:
         lists=tuple(lists),
         neighbours=tuple(shown),
         trainings=tuple(read_trainings(output, run)),
+        densities=tuple(densities),
+        agreements=tuple(read_agreements(output, [one.name for one in densities if one.survey])),
         quarantine=tuple(reasons(output, [stage.name for stage in run.stages])),
-        texts=_texts(texts, lists, shown),
+        texts=_texts(texts, densities, lists, shown),
     )
 
 
@@ -134,11 +143,14 @@ def _isotropy(
     return [(f"what {name} reads", spectrum.mean_cosine), *points]
 
 
-def _texts(texts: Texts | None, lists: Sequence[RowList], shown: Sequence[Neighbourhood]) -> dict[RowId, str]:
+def _texts(
+    texts: Texts | None, densities: Sequence[Density], lists: Sequence[RowList], shown: Sequence[Neighbourhood]
+) -> dict[RowId, str]:
     """The texts of every id on the page, asked for in one call, each id once, in the order of the page."""
     if texts is None:
         return {}
-    ids = [row.id for rows in lists for row in rows.rows]
-    for one in shown:
-        ids += [one.id, *(neighbour for _, published in one.sides for neighbour, _ in published.found)]
+    ids = [row.id for one in densities if one.survey for row in one.survey.shown]
+    ids += [row.id for rows in lists for row in rows.rows]
+    for row in shown:
+        ids += [row.id, *(neighbour for _, published in row.sides for neighbour, _ in published.found)]
     return dict(texts(list(dict.fromkeys(ids)))) if ids else {}

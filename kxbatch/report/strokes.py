@@ -60,3 +60,5 @@ STAGES = tuple(Stroke(color, dash, marker=marker) for color, dash, marker in zip
 EVERY_LINE = Stroke(BEFORE, width=0.9)
 SMOOTHED = Stroke(AFTER)
 VALIDATION = Stroke(INK, (4, 1.4), 2.2, "s")
+GROUP = Stroke(AFTER)
+OUTLIERS = Stroke(SERIES[1], (4, 1.4), 1.8)

@@ -41,6 +41,14 @@ def score(value: float | None) -> str:
     return NONE if value is None else f"{value:.3f}".replace("-", "−")
 
 
+def nats(value: float | None) -> str:
+    """A log density: two decimals, one from a hundred on, none from ten thousand on; a dash for None."""
+    if value is None:
+        return NONE
+    decimals = 2 if abs(value) < 100 else 1 if abs(value) < 10_000 else 0
+    return f"{value:,.{decimals}f}".replace(",", GAP).replace("-", "−").replace("inf", "∞")
+
+
 def duration(seconds: float | None) -> str:
     """Seconds in the unit that suits them; a dash for None."""
     if seconds is None:
