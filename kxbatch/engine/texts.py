@@ -50,8 +50,10 @@ def _text_column(output: Output, corpus: CorpusPlan) -> str | None:
 
 
 def _shards_of(output: Output, ids: Sequence[Any]) -> Iterable[int]:
-    """Numbers of the shards that hold the ids, from the ids of the first stage's parts."""
-    first = output.stages[0]
+    """Numbers of the shards that hold the ids, from the parts of the first stage that leaves any; a training leaves none."""
+    first = next((name for name in output.stages if output.leaves_rows(name)), None)
+    if first is None:
+        return
     wanted = pl.Series("id", list(ids))
     for key, receipt in output.receipts(first).items():
         held = scan_part(output.folder.child(first).file(receipt.file)).select("id")
