@@ -44,7 +44,8 @@ def _section(output: Output) -> InputSection:
 
 def _text_column(output: Output, corpus: CorpusPlan) -> str | None:
     named = [s["column"] for s in output.record["job"]["stage"] if s["kind"] == "embed" and s.get("column")]
-    texts = [name for name, kind in corpus.columns.items() if kind == "text" and name != "id"]
+    ids = {"id", output.record["job"]["input"].get("id")}
+    texts = [name for name, kind in corpus.columns.items() if kind == "text" and name not in ids]
     candidates = [*named, *(texts if len(texts) == 1 else [])]
     return candidates[0] if candidates and candidates[0] in corpus.columns else None
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from support import audit_job, write_texts
 
 import kxbatch as kx
@@ -21,3 +24,15 @@ def test_a_training_stage_that_comes_first_is_no_hindrance(workplace: Path) -> N
     found = row_texts(folder, ids)
     assert list(found) == ids
     assert all(found.values())
+
+
+def test_an_id_is_no_text(workplace: Path) -> None:
+    rng = np.random.default_rng(0)
+    pq.write_table(pa.table({"name": [f"n{at}" for at in range(40)], "x": rng.normal(size=40)}), "data.parquet")
+    job = {
+        "job": {"name": "densities", "output": "out/densities", "executor": "inline"},
+        "input": {"path": ["data.parquet"], "id": "name"},
+        "stage": [{"kind": "density", "estimator": "gaussian", "columns": "x"}],
+    }
+    assert kx.run(job, quiet=True, report=False).exit_code == 0
+    assert row_texts(Folder(str(workplace / "out/densities")), ["n1", "n2"]) == {}
