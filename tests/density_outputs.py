@@ -30,7 +30,7 @@ def facts(**changes: Any) -> dict[str, Any]:
         "samples": 500,
         "score": "nll",
         "labels": None,
-        "image": None,
+        "levels": 17,
         "shape": None,
         "calibration": {"rows": 180, "mean": -82.1, "standard_deviation": 14.2},
         "convergence": CONVERGENCE,

@@ -8,10 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field
 
 from kxbatch.data.storage import Folder
+from kxbatch.data.vectors import is_vector
 from kxbatch.report.density_rows import NEEDED, Place, Row, part_files
 from kxbatch.report.density_survey import Survey, survey
 from kxbatch.report.loading import load
@@ -22,13 +24,6 @@ from kxbatch.report.record import Measure, Numbers, Record, Run
 ACTIVE = 0.01  # variance of a latent dimension's mean above which it is in use (Burda et al., 2016)
 
 Positive = Annotated[int, Field(gt=0)]
-
-
-class ImageColumn(Record):
-    """Which column holds the image, and how many values a pixel can have."""
-
-    column: str
-    levels: int | None = None
 
 
 class Calibration(Record):
@@ -66,7 +61,7 @@ class Compression(Record):
 
 
 class Facts(Record):
-    """`density.json`."""
+    """`density.json`; `levels` of whole values, `shape` of images."""
 
     estimator: str = ""
     columns: tuple[str, ...] = ()
@@ -76,7 +71,7 @@ class Facts(Record):
     samples: Positive | None = None
     score: str | None = None
     labels: str | None = None
-    image: ImageColumn | None = None
+    levels: Positive | None = None
     shape: tuple[int, ...] | None = None
     calibration: Calibration | None = None
     convergence: tuple[Estimate, ...] = ()
@@ -130,20 +125,26 @@ def read_densities(output: Folder, run: Run) -> Iterator[Density]:
 
 def _pictures(stage: Folder, facts: Facts, rows: Sequence[Row]) -> dict[Place, str]:
     """Pictures of these rows, where the parts hold their images."""
-    if facts.image is None:
-        return {}
     by_shard: dict[int, set[int]] = defaultdict(set)
     for row in rows:
         by_shard[row.place.shard].add(row.place.at)
     files, found = part_files(stage), {}
     for shard, places in sorted(by_shard.items()):
         with open_parquet(files[shard], NEEDED) as part:
-            if facts.image.column in part.schema_arrow.names:
-                for at, value in _values(part, facts.image.column, sorted(places)):
-                    drawn = picture(value, facts.shape, facts.image.levels)
-                    if drawn is not None:
-                        found[Place(shard, at)] = drawn
+            column = _image_column(part.schema_arrow, facts)
+            for at, value in _values(part, column, sorted(places)) if column else ():
+                drawn = picture(value, facts.shape, facts.levels)
+                if drawn is not None:
+                    found[Place(shard, at)] = drawn
     return found
+
+
+def _image_column(schema: pa.Schema, facts: Facts) -> str | None:
+    """The image column that the densities are of, or else the only column of files that is kept with them."""
+    files = [one.name for one in schema if pa.types.is_binary(one.type) or pa.types.is_large_binary(one.type)]
+    lists = [one.name for one in schema if facts.shape and is_vector(one.type)]
+    read = [name for name in (*files, *lists) if name in facts.columns]
+    return read[0] if read else files[0] if len(files) == 1 else None
 
 
 def _values(part: pq.ParquetFile, column: str, places: Sequence[int]) -> Iterator[tuple[int, object]]:

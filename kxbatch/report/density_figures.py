@@ -126,7 +126,7 @@ def code_lengths(name: str, bits: Sequence[tuple[str, float]]) -> str:
         values = [value for _, value in bits]
         axes.barh(places, values, color=[AFTER, *[BEFORE] * (len(bits) - 1)], height=0.5)
         for place, value in zip(places, values, strict=True):
-            axes.text(max(value, 0.0) + 0.02 * max(values), place, number(value), va="center", color=INK)
+            axes.text(max(value, 0.0) + 0.02 * max(values), place, f"{value:.2f}", va="center", color=INK)
         set_ticks(axes, "y", list(places), [label for label, _ in bits])
         axes.set_xlim(0, max(*values, 1e-9) * 1.18)
         axes.locator_params("x", nbins=5)

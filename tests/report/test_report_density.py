@@ -21,6 +21,7 @@ from PIL import Image
 from scipy.stats import spearmanr
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+import kxbatch as kx
 from kxbatch.errors import DataError
 
 HOSTILE = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>{{7*7}}"
@@ -223,7 +224,7 @@ def test_pictures_are_those_of_the_rows(outputs: Densities, kind: str) -> None:
         "list": pa.array(flat.tolist(), pa.list_(pa.int64())),
         "fixed": pa.FixedSizeListArray.from_arrays(pa.array(flat.ravel(), pa.float32()), 64),
     }[kind]
-    outputs.stage("density", values, facts(image={"column": "image", "levels": 17}, shape=[8, 8, 1]))
+    outputs.stage("density", values, facts(shape=[8, 8, 1]))
     page = Page(outputs.html())
     assert "img-src data:" in page.html
     order = [*np.argsort(values["log_density"])[:12]]
@@ -238,7 +239,7 @@ def test_broken_pictures_are_left_out(outputs: Densities) -> None:
     values = columns(len(broken))
     values["log_density"] = np.arange(len(broken), dtype=float)
     values["image"] = pa.array(broken, pa.binary())
-    outputs.stage("density", values, facts(image={"column": "image", "levels": 17}, shape=[9, 9, 1]))
+    outputs.stage("density", values, facts(shape=[9, 9, 1]))
     page = Page(outputs.html())
     assert len(set(page.pictures)) == 1
     assert len(page.shown("Lowest rows")) == len(broken)
@@ -247,21 +248,30 @@ def test_broken_pictures_are_left_out(outputs: Densities) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"image": {"column": "nowhere", "levels": 17}},
-        {"image": {"column": "image", "levels": 0}, "shape": [3, -1, 1]},
-        {"image": {"column": "image", "levels": 17}, "shape": [10**9, 10**9, 3]},
-        {"image": {"column": "image", "levels": 17}, "shape": None},
-        {"image": {"column": "id"}, "shape": [8, 8, 1]},
-        {"image": {"column": "log_density"}, "shape": [1, 1, 1]},
+        {"shape": None},
+        {"shape": [3, -1, 1], "levels": 1},
+        {"shape": [10**9, 10**9, 3]},
+        {"shape": [8, 8, 1], "columns": ["id"]},
+        {"shape": [1, 1, 1], "columns": ["log_density"]},
+        {"shape": [1, 3, 1], "columns": []},
     ],
 )
-def test_an_image_that_does_not_fit_has_no_picture_or_a_small_one(outputs: Densities, changes: dict[str, Any]) -> None:
+def test_an_image_that_does_not_fit_has_no_picture(outputs: Densities, changes: dict[str, Any]) -> None:
     values = columns(20)
     values["image"] = pa.array([[1.0, float("nan"), 2.0]] * 20)
     outputs.stage("density", values, facts(**changes))
     page = Page(outputs.html())
     assert len(page.shown("Lowest rows")) == 12
-    assert all(max(opened(address).size) <= 8 for address in page.pictures)
+    assert not page.pictures
+
+
+def test_files_that_are_kept_beside_vectors_are_shown(outputs: Densities) -> None:
+    values = columns(20) | {"photo": pa.array([png(np.eye(5) * 255)] * 20, pa.binary())}
+    outputs.stage("density", values, facts(columns=["embedding"], levels=None))
+    assert len(Page(outputs.html()).pictures) == 18
+    values["other"] = values["photo"]
+    outputs.stage("ambiguous", values, facts(columns=["embedding"], levels=None))
+    assert len(Page(outputs.html()).pictures) == 18
 
 
 def test_hostile_ids_texts_and_facts_are_shown_and_never_act(outputs: Densities) -> None:
@@ -270,7 +280,7 @@ def test_hostile_ids_texts_and_facts_are_shown_and_never_act(outputs: Densities)
     values["image"] = pa.array([image] * 15 + [HOSTILE.encode()] * 15, pa.binary())
     name = HOSTILE.replace("/", "|")
     told = facts(estimator=HOSTILE, likelihood=HOSTILE, columns=[HOSTILE], score=HOSTILE)
-    told |= {"image": {"column": "image"}, "labels": HOSTILE}
+    told |= {"labels": HOSTILE}
     for at in range(2):
         outputs.stage(f"{name}{at}", values, told)
     page = Page(outputs.html(lambda ids: dict.fromkeys(ids, HOSTILE)))
@@ -361,3 +371,35 @@ def test_the_page_is_the_same_every_time(outputs: Densities) -> None:
     outputs.stage("density", columns(100, outliers=10), facts(labels="odd"))
     assert outputs.html() == outputs.html()
     assert json.loads((outputs.folder / "run.json").read_text())["status"] == "done"
+
+
+def test_what_the_stage_itself_writes(workplace: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows = {"name": [f"row-{at}" for at in range(300)], "x": rng.normal(size=300), "y": rng.normal(size=300)}
+    rows |= {"odd": np.arange(300) < 12, "image": pa.array([png(np.eye(3) * 255)] * 300, pa.binary())}
+    rows["x"][:12] += 6.0
+    pq.write_table(pa.table(rows), "data.parquet")
+    job = {
+        "job": {"name": "densities", "output": "out", "executor": "inline"},
+        "input": {"path": ["data.parquet"], "id": "name"},
+        "stage": [
+            {
+                "kind": "density",
+                "estimator": "gaussian",
+                "columns": ["x", "y"],
+                "keep": ["odd", "image"],
+                "labels": "odd",
+            }
+        ],
+    }
+    assert kx.run(job, quiet=True).exit_code == 0
+    page = Page((workplace / "out/report.html").read_text(encoding="utf-8"))
+    assert page.figures[:2] == ["Log density", "Calibration"]
+    written = pa.concat_tables([pq.read_table(path) for path in sorted((workplace / "out/density").glob("part-*"))])
+    lowest = written.sort_by("log_density").slice(0, 12)
+    assert page.shown("Lowest rows") == list(
+        zip(*lowest.select(["id", "log_density"]).to_pydict().values(), strict=True)
+    )
+    area = roc_auc_score(written["odd"].to_numpy(), written["density_score"].to_numpy())
+    assert f'<data value="{area!r}"' in page.html or f"{area:.3f}" in page.words
+    assert len(page.pictures) == 18
