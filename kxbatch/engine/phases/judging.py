@@ -56,7 +56,7 @@ def judge(node: Node, artifact: str, receipts: Mapping[str, Receipt]) -> None:
     if problems:
         raise BudgetExceeded(
             f"stage {node.name}: {'; '.join(problems)}. Its parts are kept, stages after it did not run. Look at the lowest "
-            f"rows in the report; to let these rows pass, raise the limit for one run: --set {node.name}.gate...=..."
+            f"rows in the report; to let these rows pass, raise the limit for one run with --set {node.name}.gate.<key>=<value>"
         )
     judged = {key: receipt.digest for key, receipt in sorted(receipts.items())}
     told = {"configuration": configuration, "parts": judged, "totals": totals(receipts.values())}
