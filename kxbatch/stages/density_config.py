@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from kxbatch.errors import ConfigError
 from kxbatch.spec.model import Config, Operational, StageConfig
 from kxbatch.stages.base import trained_stage
+from kxbatch.stages.density_gate import PERCENTILES
 from kxbatch.stages.vae import VaeConfig
 
 
@@ -24,6 +25,13 @@ class GateConfig(Config):
         gt=0,
         description="largest move of the mean log-density of new rows, in standard deviations of the rows before",
     )
+
+    @field_validator("percentile")
+    @classmethod
+    def _percentile_is_counted(cls, value: float) -> float:
+        if value not in PERCENTILES:
+            raise ValueError(f"percentile = {value:g}; allowed: {', '.join(f'{p:g}' for p in PERCENTILES)}")
+        return value
 
 
 class DensityConfig(StageConfig):
@@ -86,6 +94,10 @@ class DensityConfig(StageConfig):
             raise ValueError("score = 'complexity' compares code lengths: it needs estimator = 'iwae' and whole levels")
         if self.score == "typicality" and not self.calibration_share:
             raise ValueError("score = 'typicality' needs calibration rows: calibration_share above 0")
+        if self.gate.max_share_below_percentile is not None and not self.calibration_share:
+            raise ValueError("gate.max_share_below_percentile needs calibration rows: calibration_share above 0")
+        if self.columns is not None and len(set(self.columns)) < len(self.columns):
+            raise ValueError("columns names a column twice")
         if self.labels is not None and self.labels not in self.keep:
             raise ValueError(f"labels = '{self.labels}' must be in keep, so that the report finds it")
         return self
