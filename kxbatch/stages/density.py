@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from kxbatch.data.arrays import Arrays
 from kxbatch.data.row_draws import held_out, row_keys
+from kxbatch.errors import DataError
 from kxbatch.spec.model import StageConfig
 from kxbatch.stages.base import (
     Artifact,
@@ -140,9 +141,9 @@ class Density(FoldStage[DensityConfig]):
         if not len(ours["keys"]) or not len(theirs["keys"]):
             sample = ours if len(ours["keys"]) else theirs
         else:
-            keys = np.concatenate([ours["keys"], theirs["keys"]])
-            first = np.argsort(keys, kind="stable")[: self.config.calibration_rows]
-            sample = {name: np.concatenate([ours[name], theirs[name]])[first] for name in ours}
+            both = self._together(ours, theirs)
+            first = np.argsort(both["keys"], kind="stable")[: self.config.calibration_rows]
+            sample = {name: array[first] for name, array in both.items()}
         if self.config.estimator != "gaussian":
             return _tagged(_SAMPLE, sample)
         learned = self._gaussian().unite(_untagged(_LEARNED, a), _untagged(_LEARNED, b))
@@ -216,6 +217,20 @@ class Density(FoldStage[DensityConfig]):
     def remarks(self, counters: Mapping[str, float]) -> list[str]:
         """Estimates that hang on a few samples."""
         return few_samples(counters, self.config.samples)
+
+    def _together(self, a: Arrays, b: Arrays) -> Arrays:
+        """Rows of two samples.
+
+        Raises:
+            DataError: they are of different widths.
+        """
+        for name in a:
+            if a[name].shape[1:] != b[name].shape[1:]:
+                raise DataError(
+                    f"columns {', '.join(self.data_columns)}: shards do not go together: rows of {a[name].shape[1]} and of "
+                    f"{b[name].shape[1]} values; a density is of rows of one width"
+                )
+        return {name: np.concatenate([a[name], b[name]]) for name in a}
 
     def _calibration(self, state: Arrays, sample: Arrays) -> npt.NDArray[np.float64]:
         """Densities of a sample under what was learned in a state."""
