@@ -132,7 +132,7 @@ class Density(FoldStage[DensityConfig]):
         held = held_out(keys, config.calibration_share)
         chosen = np.flatnonzero(fits & held)
         chosen = chosen[np.argsort(keys[chosen], kind="stable")[: config.calibration_rows]]
-        sample = estimator.sample(rows.values[chosen], keys[chosen]) | {"keys": keys[chosen]}
+        sample = _finite(estimator.sample(rows.values[chosen], keys[chosen]) | {"keys": keys[chosen]})
         return _tagged(_LEARNED, estimator.learn(rows.values[fits & ~held])) | _tagged(_SAMPLE, sample)
 
     def merge(self, a: Arrays, b: Arrays) -> Arrays:
@@ -162,7 +162,8 @@ class Density(FoldStage[DensityConfig]):
         estimator, sample = self._estimating(context), _untagged(_SAMPLE, pinned)
         fitted = estimator.fit(_untagged(_LEARNED, pinned))
         estimator.load(fitted)
-        calibration = np.sort(estimator.calibration(sample))
+        found = estimator.calibration(sample)
+        calibration = np.sort(found[np.isfinite(found)])
         facts = self._facts(estimator, calibration) | estimator.facts(sample)
         levels = facts["levels"]
         if facts["shape"] is not None and len(self.data_columns) == 1:
@@ -239,7 +240,7 @@ class Density(FoldStage[DensityConfig]):
             gaussian.load(gaussian.fit(_untagged(_LEARNED, state)))
             return gaussian.calibration(sample)
         found: npt.NDArray[np.float64] = sample["log_density"]
-        return found[np.isfinite(found)]
+        return found
 
     def _gaussian(self) -> GaussianEstimator:
         from kxbatch.stages.estimators.gaussian import GaussianEstimator
@@ -311,6 +312,14 @@ class Density(FoldStage[DensityConfig]):
 
 def _tagged(tag: str, arrays: Arrays) -> Arrays:
     return {tag + name: array for name, array in arrays.items()}
+
+
+def _finite(sample: Arrays) -> Arrays:
+    """Without the rows whose density is no number: `map` sets those aside, and they calibrate nothing."""
+    if "log_density" not in sample:
+        return sample
+    kept = np.isfinite(sample["log_density"])
+    return {name: array[kept] for name, array in sample.items()}
 
 
 def _untagged(tag: str, arrays: Arrays) -> Arrays:

@@ -21,6 +21,7 @@ from kxbatch.errors import ConfigError, DataError
 from kxbatch.stages.base import ColumnKind
 from kxbatch.stages.rows import rejections
 
+LARGEST = 1e100  # of a value: beyond it float64 has no room for sums of squares
 Nulls = Literal["refuse", "impute"]
 Shape = tuple[int, int, int]
 Values = npt.NDArray[np.float64]
@@ -79,7 +80,7 @@ def check_kinds(columns: Sequence[str], kinds: Mapping[str, ColumnKind]) -> None
 def read_numeric(table: pa.Table, columns: Sequence[str], domain: Domain) -> Numeric:
     """The values of the rows that can be computed with.
 
-    Set aside are: a null (unless it is to be filled), NaN or infinity, a vector or an image of another size than the model's
+    Set aside are: a null (unless it is to be filled), NaN, infinity and what is near it, a vector or an image of another size than the model's
     (or than most of the table's), bytes that are no image, values that `domain.levels` does not allow.
 
     Args:
@@ -145,9 +146,8 @@ class _Reading:
         return values
 
     def _finite(self, name: str, values: Values) -> None:
-        self._set_aside(
-            np.asarray(~np.isfinite(values).all(axis=1)), "not-finite", f"column '{name}' has NaN or infinite values"
-        )
+        known = np.asarray((np.abs(values) <= LARGEST).all(axis=1))  # NaN is not
+        self._set_aside(~known, "not-finite", f"column '{name}' has NaN, infinite values, or values beyond 1e100")
 
     def _vectors(self, name: str, column: pa.ChunkedArray, width: int | None) -> Values:
         length = lengths(column)

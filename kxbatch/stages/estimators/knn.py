@@ -59,9 +59,8 @@ class NeighborEstimator(Estimator):
         """Nothing."""
 
     def calibration(self, sample: Arrays) -> Floats:
-        """As they were sampled, without the rows that have none."""
-        found = sample["log_density"]
-        return found[np.isfinite(found)]
+        """As they were sampled."""
+        return sample["log_density"]
 
     def score(self, values: npt.NDArray[Any], keys: Keys) -> Scored:
         """From the distance to the last neighbour of the list."""
