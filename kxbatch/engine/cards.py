@@ -64,6 +64,11 @@ def read_card(artifact: Folder) -> dict[str, Any] | None:
     return card
 
 
+def taken_digest(card: Mapping[str, Any] | None) -> str:
+    """What a stage depends on that takes this artifact: on the conclusion from all lists, or on what was fitted."""
+    return str(card.get("concluded") or card.get("digest", "")) if card else ""
+
+
 def damaged_files(folder: Folder, card: Mapping[str, Any]) -> set[str]:
     """Files of the artifact that are not as they were published; every later row depends on them."""
     files = card.get("files", {STATE: ""})

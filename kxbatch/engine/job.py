@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kxbatch.data.storage import Fence, Folder, output_folder
-from kxbatch.engine.cards import ARTIFACT, read_card
+from kxbatch.engine.cards import ARTIFACT, read_card, taken_digest
 from kxbatch.errors import ConfigError, nearest
 from kxbatch.spec.fingerprint import fingerprint
 from kxbatch.spec.load import parse_job, read_toml
@@ -184,8 +184,7 @@ def _taken(where: str, name: str, kinds: Sequence[str], job: Job, before: Sequen
             f"{where}: '{TRAINED}{name}': no stage of that name before it leaves a {' or a '.join(kinds)}; allowed: "
             f"{', '.join(TRAINED + other for other in allowed) or 'none'}{nearest(name, allowed)}"
         )
-    card = read_card(job.output.child(name, ARTIFACT))
-    return str(card.get("digest", "")) if card else ""
+    return taken_digest(read_card(job.output.child(name, ARTIFACT)))
 
 
 def _resolve(where: str, upstream: str, columns: Mapping[str, ColumnKind], wanted: Column) -> str:

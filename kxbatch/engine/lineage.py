@@ -13,7 +13,7 @@ from kxbatch.data.filesystems import absolute
 from kxbatch.data.parts import read_footer
 from kxbatch.data.receipts import Receipt, read_receipt
 from kxbatch.data.storage import File, Folder
-from kxbatch.engine.cards import ARTIFACT, read_card
+from kxbatch.engine.cards import ARTIFACT, read_card, taken_digest
 from kxbatch.engine.export import KIND
 from kxbatch.engine.manifest import read_manifest
 from kxbatch.errors import ConfigError, DataError
@@ -135,13 +135,14 @@ def _taken(output: Folder, facts: Mapping[str, Any]) -> list[Step]:
 def _trained(output: Folder, name: str, used: str) -> Step:
     folder = output.child(name, ARTIFACT) if NAME.fullmatch(name) else None
     card = read_card(folder) if folder else None
-    if folder is None or card is None or "fitted" not in card:
+    if folder is None or card is None:
         return Step("missing", str(folder.path if folder else name), name, notes=["the artifact is gone"])
     names = ("kind", "version", "digest", "configuration")
-    facts = {key: card[key] for key in names if key in card} | {"rows": card["fitted"]["rows"]}
-    facts |= {"by_run": card["fitted"]["run"], "at": card["fitted"]["at"]}
+    facts = {key: card[key] for key in (*names, "rows") if key in card}
+    if "fitted" in card:
+        facts |= {"rows": card["fitted"]["rows"], "by_run": card["fitted"]["run"], "at": card["fitted"]["at"]}
     facts |= {key: card.get("training", {}).get(key) for key in ("status", "step", "best") if "training" in card}
-    notes = [] if card["digest"] == used else ["it was made again since; what was made with it is stale"]
+    notes = [] if taken_digest(card) == used else ["it was made again since; what was made with it is stale"]
     return Step("artifact", folder.path, name, facts, notes=notes, made_from=_taken(output, card))
 
 

@@ -273,6 +273,8 @@ class _Driver:
         self._shards[node.name] = part_shards(node.name, done.receipts)
         self._complete[node.name] = complete and not done.failed
         self._record(node, done, failed, time.monotonic() - clock, pin)
+        if any(node.name in other.takes for other in self.nodes):
+            self._rebuild()
         if self._complete[node.name]:
             judge(node, pin.digest, done.receipts)
 

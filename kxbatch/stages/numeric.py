@@ -80,8 +80,8 @@ def check_kinds(columns: Sequence[str], kinds: Mapping[str, ColumnKind]) -> None
 def read_numeric(table: pa.Table, columns: Sequence[str], domain: Domain) -> Numeric:
     """The values of the rows that can be computed with.
 
-    Set aside are: a null (unless it is to be filled), NaN, infinity and what is near it, a vector or an image of another size than the model's
-    (or than most of the table's), bytes that are no image, values that `domain.levels` does not allow.
+    Set aside are: a null (unless it is to be filled), NaN, infinity and what is near it, a vector or an image of another size than
+    the model's (or than most of the table's), bytes that are no image, values that `domain.levels` does not allow.
 
     Args:
         table: has `id` and the columns.

@@ -234,6 +234,7 @@ def conclude(
     if "fold" in stage.phases:  # the fold has a card already: the files join it
         fitted = read_card(node.folder.child(ARTIFACT)) or {"files": {}}
         card = fitted | {"files": fitted["files"] | digests}
+    card["concluded"] = fingerprint(digests)
     publish_sealed(node.folder.child(ARTIFACT), CARD, card)
     publish_sealed(node.folder, PATCHES, {"conclusion": key, "patches": records})
     return records
