@@ -50,6 +50,7 @@ def conclude_hubness(config: HubnessConfig, column: str, corpus: Corpus) -> tupl
     """
     graph = _final_graph(config, corpus)
     facts: dict[str, Any] = {"k": config.k, "metric": config.metric, "reduction": config.reduction, "column": column}
+    facts |= {"queries": config.queries, "searched": int(graph.usable.sum())}
     facts |= _isotropy(corpus) | {"raw": _measures(graph.raw[graph.usable], config), "reduced": None}
     if config.rescores:
         facts["reduced"] = _measures(graph.reduced[graph.usable], config)
@@ -112,10 +113,7 @@ def _measures(counts: Ints, config: HubnessConfig) -> dict[str, Any] | None:
 
 
 def _isotropy(corpus: Corpus) -> dict[str, float | None]:
-    """Mean cosine over all pairs, `(|sum u|^2 - n) / (n (n - 1))`, and the recall of an approximate search.
-
-    Also how many rows were searched (those that are not zero), and the length of their vectors.
-    """
+    """Mean cosine over all pairs, `(|sum u|^2 - n) / (n (n - 1))`, the recall of an approximate search, and the vectors' length."""
     from kxbatch.stages.hubness import UNIT
 
     total: Any = 0
@@ -128,7 +126,7 @@ def _isotropy(corpus: Corpus) -> dict[str, float | None]:
         recall = float(lists["recall"]) if "recall" in lists else recall
     squared = float(np.dot(total / UNIT, total / UNIT)) if units else 0.0
     mean_cosine = (squared - units) / (units * (units - 1)) if units > 1 else None
-    return {"mean_cosine": mean_cosine, "recall": recall, "searched": units, "dim": dim}
+    return {"mean_cosine": mean_cosine, "recall": recall, "dim": dim}
 
 
 def _top(graph: _Graph, corpus: Corpus) -> pa.Table:

@@ -30,7 +30,8 @@ class NeighborEstimator(Estimator):
     def __init__(self, artifact: Path) -> None:
         try:
             graph = orjson.loads((artifact / GRAPH).read_bytes())
-            self._metric, self.dim, self._rows = graph["metric"], int(graph["dim"]), int(graph["searched"])
+            self._metric, self.dim, self._searched = graph["metric"], int(graph["dim"]), int(graph["searched"])
+            self._others = self._searched - (graph["queries"] is None)  # a query is not among those that are searched
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConfigError(
                 f"'{artifact}' is no artifact of a hubness stage ({error!r}); run that stage again"
@@ -64,9 +65,9 @@ class NeighborEstimator(Estimator):
 
     def score(self, values: npt.NDArray[Any], keys: Keys) -> Scored:
         """From the distance to the last neighbour of the list."""
-        found = neighbor_log_density(values, self._metric, self._rows, self.dim)
+        found = neighbor_log_density(values, self._metric, self._others + 1, self.dim)
         return Scored(found, counters={"rows_without_neighbors": int(np.isnan(found).sum())})
 
     def facts(self, sample: Arrays) -> dict[str, Any]:
         """What the lists are of."""
-        return {"metric": self._metric, "searched": self._rows}
+        return {"metric": self._metric, "searched": self._searched}
