@@ -1,0 +1,85 @@
+"""Write the Statlog shuttle data, nine sensor readings a row with known outliers, to one Parquet file.
+
+    python jobs/collect_shuttle.py --output out/shuttle/shuttle.parquet
+
+49 097 rows, 3 511 of them odd (every class but the two largest; the second largest is left out). The file comes with
+the package `river`: nothing is downloaded at run time, and river itself is not imported. Columns: `id`, `sensor_1` ..
+`sensor_9` (whole numbers, as doubles; the source gives no names and no units), `odd`, `normal` (the rows to learn
+from: about half of those that are not odd, chosen by a hash of the id).
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import hashlib
+import importlib.util
+import os
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv as pc
+import pyarrow.parquet as pq
+
+SHA256 = "1ed4bfa77233d95bff2c8ab2482725d2d800410daedf5919ad80ec6faf60ff59"  # shuttle.csv.gz of river 0.26.0 and 0.26.1
+SENSORS = 9
+
+
+def data_file() -> Path:
+    """Where the installed river keeps the data.
+
+    Raises:
+        SystemExit: river is not installed, or its data file is not the one this job was written for.
+    """
+    found = importlib.util.find_spec("river")
+    if found is None or found.origin is None:
+        raise SystemExit("the shuttle data comes with the package river, which is not installed: pip install river")
+    path = Path(found.origin).parent / "datasets" / "shuttle.csv.gz"
+    if not path.exists():
+        raise SystemExit(f"{path} is missing: river has the data since 0.26; pip install --upgrade river")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if digest != SHA256:
+        raise SystemExit(f"{path} has sha256 {digest}, expected {SHA256}: pip install 'river==0.26.*'")
+    return path
+
+
+def to_learn_from(row_id: str) -> bool:
+    """Whether a row that is not odd is one to learn from: a fair coin that depends on the id alone."""
+    return hashlib.sha256(row_id.encode()).digest()[0] < 128
+
+
+def table() -> pa.Table:
+    """All rows, in river's order."""
+    with gzip.open(data_file()) as file:
+        raw = pc.read_csv(file)
+    ids = [f"shuttle-{row:05d}" for row in range(raw.num_rows)]
+    odd = [value == 1 for value in raw["anomaly"].to_pylist()]
+    normal = [not is_odd and to_learn_from(row_id) for row_id, is_odd in zip(ids, odd, strict=True)]
+    sensors = {f"sensor_{i}": raw[f"f{i}"].cast(pa.float64()) for i in range(1, SENSORS + 1)}
+    return pa.table({"id": ids, **sensors, "odd": odd, "normal": normal})
+
+
+def write_parquet(rows: pa.Table, path: Path) -> None:
+    """Write a table; the file appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        pq.write_table(rows, partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def main() -> None:
+    """Parse the command line and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, required=True, help="Parquet file to write")
+    arguments = parser.parse_args()
+    rows = table()
+    write_parquet(rows, arguments.output)
+    odd, normal = (sum(rows[name].to_pylist()) for name in ("odd", "normal"))
+    print(f"{rows.num_rows} rows, {odd} odd, {normal} to learn from -> {arguments.output}")
+
+
+if __name__ == "__main__":
+    main()
