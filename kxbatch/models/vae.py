@@ -87,7 +87,7 @@ class Vae(nn.Module):
         if stop_score:
             log_scale_NL = log_scale_NL.detach()
             seen_NSL = (z_NSL - q.mean.detach()[:, None]) / scale_NL.detach()[:, None]
-        kl_NSL = 0.5 * (z_NSL.square() - seen_NSL.square()) - log_scale_NL[:, None]
+        kl_NSL = 0.5 * (z_NSL - seen_NSL) * (z_NSL + seen_NSL) - log_scale_NL[:, None]
         numbers_NSPD = self.decoder(z_NSL.flatten(0, 1)).float()
         numbers_NSPD = numbers_NSPD.view(*z_NSL.shape[:2], *numbers_NSPD.shape[1:])
         return Terms(self.likelihood(u_ND, numbers_NSPD), kl_NSL, z_NSL)

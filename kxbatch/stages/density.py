@@ -6,6 +6,7 @@ Salakhutdinov (2016) for the estimate; docs/density.md has the formulas.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from safetensors.numpy import load_file
 
 from kxbatch.data.arrays import Arrays
 from kxbatch.data.row_draws import held_out, row_keys
@@ -29,7 +31,15 @@ from kxbatch.stages.base import (
     trained_path,
     trained_stage,
 )
-from kxbatch.stages.density_config import DensityConfig, check_model, check_use
+from kxbatch.stages.density_config import (
+    CALIBRATION,
+    FACTS,
+    FITTED,
+    DensityConfig,
+    check_model,
+    check_use,
+    read_reference,
+)
 from kxbatch.stages.density_gate import below_percentile, counted, few_samples, mean_moved
 from kxbatch.stages.density_scores import SCORES, code_lengths, percentiles
 from kxbatch.stages.numeric import check_kinds
@@ -40,7 +50,6 @@ if TYPE_CHECKING:
     from kxbatch.stages.estimators.base import Estimator, Scored
     from kxbatch.stages.estimators.gaussian import GaussianEstimator
 
-CALIBRATION, FITTED, FACTS = "calibration.safetensors", "fitted.safetensors", "density.json"
 LISTS = "neighbor_scores"
 _SAMPLE, _LEARNED = "sample.", "learned."
 
@@ -54,8 +63,8 @@ class Density(FoldStage[DensityConfig]):
 
     @property
     def phases(self) -> tuple[Phase, ...]:
-        """Calibrate, then score."""
-        return ("fold", "map")
+        """Calibrate, unless that was done elsewhere; then score."""
+        return ("fold", "map") if self.config.reference is None else ("map",)
 
     @property
     def draws(self) -> bool:
@@ -100,7 +109,17 @@ class Density(FoldStage[DensityConfig]):
         check_model(config, name, taken)
 
     def identity(self) -> dict[str, str]:
-        """Digest of a model from outside the job."""
+        """Digests of a model and of a calibration from outside the job."""
+        return self._model_identity() | self._reference_identity()
+
+    def _reference_identity(self) -> dict[str, str]:
+        if self.config.reference is None:
+            return {}
+        folder = read_reference(self.config, self.data_columns, self._model_identity().get("model_digest"))
+        files = [folder / name for name in (CALIBRATION, FITTED) if (folder / name).is_file()]
+        return {"reference_digest": hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()}
+
+    def _model_identity(self) -> dict[str, str]:
         model = self.config.model
         if self.config.estimator != "iwae" or model is None or trained_stage(model) is not None:
             return {}
@@ -174,10 +193,18 @@ class Density(FoldStage[DensityConfig]):
 
     def open(self, context: Context) -> None:
         """Load model and calibration."""
-        assert context.artifact is not None
         estimator = self._estimating(context)
-        estimator.load(context.artifact(FITTED) if self.config.estimator == "gaussian" else {})
-        self._fit = context.artifact(CALIBRATION)
+        if self.config.reference is not None:
+            read_reference(self.config, self.data_columns, estimator.model_digest)
+        estimator.load(self._fitted(FITTED, context) if self.config.estimator == "gaussian" else {})
+        self._fit = self._fitted(CALIBRATION, context)
+
+    def _fitted(self, name: str, context: Context) -> Arrays:
+        """Of this stage, or of the one it refers to."""
+        if self.config.reference is not None:
+            return dict(load_file(Path(self.config.reference) / name))
+        assert context.artifact is not None
+        return context.artifact(name)
 
     def map(self, table: pa.Table, context: Context) -> Mapped:
         """Score the usable rows."""
@@ -274,6 +301,7 @@ class Density(FoldStage[DensityConfig]):
             "discrete": estimator.discrete,
             "likelihood": None,
             "samples": None,
+            "model_digest": estimator.model_digest,
             "score": config.score,
             "labels": config.labels,
             "levels": estimator.levels,

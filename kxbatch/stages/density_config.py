@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -11,6 +13,8 @@ from kxbatch.spec.model import Config, Operational, StageConfig
 from kxbatch.stages.base import trained_stage
 from kxbatch.stages.density_gate import PERCENTILES
 from kxbatch.stages.vae import VaeConfig
+
+CALIBRATION, FITTED, FACTS = "calibration.safetensors", "fitted.safetensors", "density.json"
 
 
 class GateConfig(Config):
@@ -59,6 +63,11 @@ class DensityConfig(StageConfig):
         description="share of the rows, chosen by id, that percentiles are taken from; 0: no percentiles",
     )
     calibration_rows: int = Field(10_000, ge=1, description="most rows that calibrate")
+    reference: str | None = Field(
+        None,
+        description="folder of the artifact of a density stage elsewhere, whose calibration rows are taken (gaussian: "
+        "and distribution); absent: those of this corpus",
+    )
     score: Literal["nll", "typicality", "complexity"] = Field(
         "nll", description="density_score: -log p; |log p - its mean|; -log p less the length that zlib needs"
     )
@@ -98,6 +107,8 @@ class DensityConfig(StageConfig):
             raise ValueError("gate.max_share_below_percentile needs calibration rows: calibration_share above 0")
         if self.columns is not None and len(set(self.columns)) < len(self.columns):
             raise ValueError("columns names a column twice")
+        if self.reference is not None and self.estimator == "knn":
+            raise ValueError("estimator = 'knn' is of the rows of this corpus; a reference is of others")
         if self.labels is not None and self.labels not in self.keep:
             raise ValueError(f"labels = '{self.labels}' must be in keep, so that the report finds it")
         return self
@@ -142,6 +153,38 @@ def check_use(config: DensityConfig, held_out: float, *, discrete: bool) -> None
         raise ConfigError(
             "score = 'complexity' compares code lengths: the model must be of whole levels, not 'gaussian'"
         )
+
+
+def read_reference(config: DensityConfig, columns: tuple[str, ...], model_digest: str | None = None) -> Path:
+    """The folder that `reference` names.
+
+    Args:
+        config: of the stage.
+        columns: that it reads.
+        model_digest: of its model, None where it is still to be trained.
+
+    Raises:
+        ConfigError: it is no artifact of a density stage, or of one that computes something else.
+    """
+    folder = Path(config.reference or "")
+    try:
+        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+        found = {"estimator": facts["estimator"], "columns": tuple(facts["columns"]), "samples": facts["samples"]}
+        found["model"] = facts["model_digest"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"reference = '{config.reference}' is no artifact of a density stage ({type(error).__name__}: {error}); name the "
+            "`_artifact` folder of one"
+        ) from None
+    samples = config.samples if config.estimator == "iwae" else None
+    wanted: dict[str, Any] = {"estimator": config.estimator, "columns": columns, "samples": samples}
+    wanted |= {} if model_digest is None else {"model": model_digest}
+    differing = [
+        f"{name} {found[name]!r} there, {wanted[name]!r} here" for name in wanted if found[name] != wanted[name]
+    ]
+    if differing:
+        raise ConfigError(f"reference = '{config.reference}' has other densities: {'; '.join(differing)}")
+    return folder
 
 
 def _check_lists(name: str, taken: StageConfig) -> None:

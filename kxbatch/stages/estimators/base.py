@@ -56,10 +56,12 @@ class Estimator(ABC):
     Attributes:
         dim: D; bits are told for each of them.
         levels: whole levels that values have; None for real numbers.
+        model_digest: of a trained model; None without one.
     """
 
     dim: int
     levels: int | None = None
+    model_digest: str | None = None
 
     @property
     def discrete(self) -> bool:

@@ -14,7 +14,7 @@ from kxbatch.data.arrays import Arrays
 from kxbatch.data.row_draws import Keys
 from kxbatch.errors import ConfigError
 from kxbatch.models.importance import by_samples, ladder
-from kxbatch.models.trained_vae import TrainedVae
+from kxbatch.models.trained_vae import TrainedVae, vae_digest
 from kxbatch.models.vae import Vae
 from kxbatch.models.vae_scoring import Scorer
 from kxbatch.stages.estimators.base import Estimator, Floats, Rows, Scored
@@ -43,6 +43,7 @@ class ImportanceEstimator(Estimator):
         self.trained = TrainedVae.read(folder)
         check_columns(str(folder), self.trained, columns)
         weights, self._inputs = self.trained.unpack(folder)
+        self.model_digest = vae_digest(folder)
         model = Vae(self.trained.network)
         try:
             model.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
