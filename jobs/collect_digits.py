@@ -3,8 +3,9 @@
     python jobs/collect_digits.py --output out/digits/digits.parquet --normal 3
 
 1 797 images of 8 x 8 pixels and 17 grey levels, there wherever scikit-learn is: nothing is downloaded. Columns: `id`,
-`image` (PNG, 8-bit grey, level 16 is white), `label`; with `--normal C` also `normal` (the rows to learn from: the
-first two thirds of class C) and `odd` (every row of another class). The last third of class C is neither.
+`image` (PNG, 8-bit grey, level 16 is white), `pixels` (the same 64 levels as a vector), `label`; with `--normal C` also
+`normal` (the rows to learn from: the first two thirds of class C) and `odd` (every row of another class). The last third
+of class C is neither.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 LEVELS = 17  # grey levels 0..16
+ROWS_OF_A_GROUP = 450  # row groups are what shards are cut at
 CLASSES = range(10)
 
 
@@ -57,6 +59,7 @@ def table(normal: int | None) -> pa.Table:
     columns = {
         "id": pa.array([f"digit-{row:04d}" for row in range(len(labels))]),
         "image": pa.array([png(one) for one in levels], pa.binary()),
+        "pixels": pa.FixedSizeListArray.from_arrays(pa.array(levels.reshape(-1)), levels[0].size),
         "label": pa.array(labels),
     }
     if normal is not None:
@@ -70,7 +73,7 @@ def write_parquet(rows: pa.Table, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        pq.write_table(rows, partial)
+        pq.write_table(rows, partial, row_group_size=ROWS_OF_A_GROUP)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

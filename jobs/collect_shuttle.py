@@ -4,8 +4,8 @@
 
 49 097 rows, 3 511 of them odd (every class but the two largest; the second largest is left out). The file comes with
 the package `river`: nothing is downloaded at run time, and river itself is not imported. Columns: `id`, `sensor_1` ..
-`sensor_9` (whole numbers, as doubles; the source gives no names and no units), `odd`, `normal` (the rows to learn
-from: about half of those that are not odd, chosen by a hash of the id).
+`sensor_9` (whole numbers, as doubles; the source gives no names and no units), `readings` (the nine as a vector), `odd`,
+`normal` (the rows to learn from: about half of those that are not odd, chosen by a hash of the id), `asks` (all others).
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ import importlib.util
 import os
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pc
 import pyarrow.parquet as pq
 
 SHA256 = "1ed4bfa77233d95bff2c8ab2482725d2d800410daedf5919ad80ec6faf60ff59"  # shuttle.csv.gz of river 0.26.0 and 0.26.1
 SENSORS = 9
+ROWS_OF_A_GROUP = 12_500  # row groups are what shards are cut at
 
 
 def data_file() -> Path:
@@ -56,7 +58,10 @@ def table() -> pa.Table:
     odd = [value == 1 for value in raw["anomaly"].to_pylist()]
     normal = [not is_odd and to_learn_from(row_id) for row_id, is_odd in zip(ids, odd, strict=True)]
     sensors = {f"sensor_{i}": raw[f"f{i}"].cast(pa.float64()) for i in range(1, SENSORS + 1)}
-    return pa.table({"id": ids, **sensors, "odd": odd, "normal": normal})
+    readings = np.stack([column.to_numpy() for column in sensors.values()], axis=1)
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(readings.reshape(-1)), SENSORS)
+    asks = [not is_normal for is_normal in normal]
+    return pa.table({"id": ids, **sensors, "readings": vectors, "odd": odd, "normal": normal, "asks": asks})
 
 
 def write_parquet(rows: pa.Table, path: Path) -> None:
@@ -64,7 +69,7 @@ def write_parquet(rows: pa.Table, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        pq.write_table(rows, partial)
+        pq.write_table(rows, partial, row_group_size=ROWS_OF_A_GROUP)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

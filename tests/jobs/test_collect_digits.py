@@ -27,7 +27,7 @@ def test_every_image_decodes_to_the_levels_it_was_made_from(tmp_path: Path) -> N
     assert result.returncode == 0, result.stderr
     assert "1797 rows" in result.stdout
     rows = pq.read_table(output)
-    assert rows.column_names == ["id", "image", "label"]
+    assert rows.column_names == ["id", "image", "pixels", "label"]
     assert len(set(rows["id"].to_pylist())) == rows.num_rows
     images = [Image.open(io.BytesIO(one)) for one in rows["image"].to_pylist()]
     assert {(one.format, one.mode, one.size) for one in images} == {("PNG", "L", (8, 8))}
@@ -35,6 +35,7 @@ def test_every_image_decodes_to_the_levels_it_was_made_from(tmp_path: Path) -> N
     truth = sklearn_datasets.load_digits()
     np.testing.assert_array_equal(np.rint(grey * 16 / 255), truth.images)
     assert grey.max() == 255
+    np.testing.assert_array_equal(np.stack(rows["pixels"].to_numpy()), truth.images.reshape(-1, 64))
     np.testing.assert_array_equal(rows["label"].to_numpy(), truth.target)
     assert [path.name for path in output.parent.iterdir()] == [output.name]
 

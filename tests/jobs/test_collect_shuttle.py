@@ -35,13 +35,15 @@ def test_rows_are_rivers_own_and_nothing_odd_is_learned_from(tmp_path: Path) -> 
     result = collect(output)
     assert result.returncode == 0, result.stderr
     rows = pq.read_table(output)
-    assert rows.column_names == ["id", *SENSORS, "odd", "normal"]
+    assert rows.column_names == ["id", *SENSORS, "readings", "odd", "normal", "asks"]
     assert (rows.num_rows, len(set(rows["id"].to_pylist()))) == (49_097, 49_097)  # as published
     odd, normal = rows["odd"].to_numpy(), rows["normal"].to_numpy()
     assert odd.sum() == 3_511  # as published
     assert not (odd & normal).any()
     assert normal[~odd].mean() == pytest.approx(0.5, abs=0.01)  # a fair coin over 45 586 rows: four deviations
     values = np.stack([rows[name].to_numpy() for name in SENSORS], axis=1)
+    np.testing.assert_array_equal(np.stack(rows["readings"].to_numpy()), values)
+    np.testing.assert_array_equal(rows["asks"].to_numpy(), ~normal)
     for number, (x, y) in enumerate(datasets.Shuttle().take(200)):
         assert [x[f"f{i}"] for i in range(1, 10)] == values[number].tolist()
         assert y == odd[number]
