@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
+IMAGE_LEVELS = 256  # of a pixel's channel, as it is decoded
 MOST_PIXELS = 2**24  # of one image; a small file can claim to be a huge picture
 _GREY = ("1", "L", "LA")
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # none that starts another program

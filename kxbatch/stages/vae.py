@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import reduce
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +15,9 @@ import pyarrow as pa
 from pydantic import Field, field_validator, model_validator
 
 from kxbatch.data.arrays import Arrays
+from kxbatch.data.images import IMAGE_LEVELS
 from kxbatch.data.row_draws import held_out, row_keys
-from kxbatch.errors import DataError
+from kxbatch.errors import ConfigError, DataError
 from kxbatch.kernels.spread import Spread, merge_spreads, spread_of
 from kxbatch.spec.model import StageConfig
 from kxbatch.spec.training import TrainingConfig
@@ -26,6 +27,7 @@ from kxbatch.stages.numeric import Domain, Nulls, check_kinds, read_numeric
 if TYPE_CHECKING:
     from kxbatch.stages.task import Task
 
+Sizes = tuple[Annotated[int, Field(ge=1)], ...]
 _PLAN = ("columns", "likelihood", "levels", "shape", "nulls", "fit_on")
 
 
@@ -58,11 +60,11 @@ class VaeConfig(StageConfig):
         description="gaussian: by each value's mean and deviation; asinh: then bend far values in, for heavy tails",
     )
     nulls: Nulls = Field("refuse", description="a null number: set the row aside, or take the mean in its place")
-    shape: tuple[int, ...] | None = Field(
+    shape: Sizes | None = Field(
         None, min_length=2, max_length=3, description="height, width and channels of a vector that is an image"
     )
     network: Literal["mlp", "conv"] = Field("mlp", description="perceptrons, or convolutions for images")
-    hidden: tuple[int, ...] = Field(
+    hidden: Sizes = Field(
         (200, 200),
         min_length=1,
         description="widths of the hidden layers; conv: channels, each of which halves the image",
@@ -89,6 +91,8 @@ class VaeConfig(StageConfig):
             raise ValueError(f"levels go with likelihood = 'discretised-logistic', not with '{self.likelihood}'")
         if self.nulls == "impute" and self.likelihood != "gaussian":
             raise ValueError("nulls = 'impute' needs likelihood = 'gaussian': there is no mean level")
+        if self.nulls == "impute" and not self.standardize:
+            raise ValueError("nulls = 'impute' needs standardize = true: without it no mean is known to the model")
         if self.free_bits and self.importance_samples > 1:
             raise ValueError("free_bits needs importance_samples = 1: several samples have one bound together")
         if self.columns is not None and len(set(self.columns)) < len(self.columns):
@@ -118,8 +122,10 @@ class VaeStage(TrainStage[VaeConfig]):
 
     @classmethod
     def check_columns(cls, config: VaeConfig, kinds: Mapping[str, ColumnKind]) -> None:
-        """Numbers and vectors, or one image."""
+        """Numbers and vectors, or one image, whose values are 8-bit numbers."""
         check_kinds([name for name in kinds if name != config.fit_on], kinds)
+        if (config.level_count or 0) > IMAGE_LEVELS and "image" in kinds.values():
+            raise ConfigError(f"levels = {config.level_count}: images have at most {IMAGE_LEVELS} levels")
 
     @property
     def data_columns(self) -> tuple[str, ...]:
