@@ -1,4 +1,7 @@
-"""Images in a binary column, of the formats that Pillow reads by itself."""
+"""Images in a binary column: PNG, and other formats of pixels that Pillow decodes itself.
+
+Pillow knows more formats, some of which it hands to other programs; bytes of a corpus must not reach those.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,11 @@ from PIL import Image, UnidentifiedImageError
 
 IMAGE_LEVELS = 256  # of a pixel's channel, as it is decoded
 MOST_PIXELS = 2**24  # of one image; a small file can claim to be a huge picture
+_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 _GREY = ("1", "L", "LA")
-_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # none that starts another program
+_SIXTEEN = "I;16"  # modes of 16 bits, in either order of bytes
+_NO_RANGE = ("I", "F")
+_BROKEN = (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError)
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -19,19 +25,44 @@ Pixels = npt.NDArray[np.uint8]
 def decode(content: bytes) -> Pixels | None:
     """Pixels of an image, uint8 [height, width, channels]: one channel for grey, else three; transparency is dropped.
 
+    Of 16 bits a channel, the upper 8 are taken. Of several frames, the first.
+
     Returns:
-        None for what is no image, is damaged, or has more than 2^24 pixels.
+        None for what is no image, is damaged, has more than 2^24 pixels, or pixels of no known range (32 bits, real numbers).
     """
     try:
         with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
             if image.width * image.height > MOST_PIXELS:
                 return None
-            pixels = np.asarray(image.convert("L" if image.mode in _GREY else "RGB"), np.uint8)
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError):
+            if image.mode in _NO_RANGE:
+                return None
+            pixels = _high_bytes(image) if image.mode.startswith(_SIXTEEN) else _converted(image)
+    except _BROKEN:
         return None
     return pixels if pixels.ndim == 3 else pixels[:, :, None]
 
 
+def _converted(image: Image.Image) -> Pixels:
+    return np.asarray(image.convert("L" if image.mode in _GREY else "RGB"), np.uint8)
+
+
+def _high_bytes(image: Image.Image) -> Pixels:
+    high: Pixels = (np.asarray(image) >> 8).astype(np.uint8)
+    return high
+
+
 def quantise(pixels: Pixels, levels: int) -> Pixels:
-    """Whole levels 0 to `levels - 1` of 8-bit values; for an image that has only so many, evenly spread, nothing is lost."""
-    return (pixels.astype(np.uint32) * levels // 256).astype(np.uint8)
+    """Whole levels 0 to `levels - 1` of 8-bit values, as evenly as can be.
+
+    Nothing is lost of an image that has only so many, `255 level / (levels - 1)` rounded either way where it is a half.
+
+    Args:
+        pixels: uint8, any shape.
+        levels: 2 to 256.
+    """
+    level, step = np.arange(levels), levels - 1
+    lowest, highest = -((step - 510 * level) // (2 * step)), (510 * level + step) // (2 * step)  # a half down, a half up
+    even = -(-256 * level // levels)  # where each level would begin
+    begins = np.clip(even[1:], highest[:-1] + 1, lowest[1:])
+    found: Pixels = np.searchsorted(begins, np.arange(256), side="right").astype(np.uint8)[pixels]
+    return found
