@@ -38,7 +38,7 @@ def neighbor_log_density(scores: npt.NDArray[np.floating], metric: Metric, n: in
     manifold = dim - 1 if metric == "cosine" else dim
     log_ball = 0.5 * manifold * math.log(math.pi) - math.lgamma(0.5 * manifold + 1)
     terms = np.array([math.nan, *(_digamma(k) for k in range(1, scores.shape[1] + 1))])
-    found: Floats = terms[known] - _digamma(n) - log_ball - manifold * np.log(radius)
+    found: Floats = terms[known] - _digamma(max(n, 1)) - log_ball - manifold * np.log(radius)
     return found
 
 
