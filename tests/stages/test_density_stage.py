@@ -169,6 +169,13 @@ def test_neighbours_are_counted_among_all_rows_that_are_searched() -> None:
     assert frame["log_density"][at] == pytest.approx(expected, rel=1e-5)
 
 
+def test_no_row_at_all_has_neighbours() -> None:
+    write((), table=pa.table({"id": ["a", "b"], "v": pa.array([None, None], pa.list_(pa.float32(), 3))}))
+    done(job(HUBNESS | {"keep": []}, KNN))
+    assert parts("knn").height == 0
+    assert facts("knn")["calibration"] is None
+
+
 def test_a_row_nobody_sought_neighbours_for_has_no_density() -> None:
     write((), table=pa.table({"id": ["a"], "v": to_arrow(np.ones((1, 3), np.float32))}))
     done(job(HUBNESS | {"keep": []}, KNN))
