@@ -126,7 +126,8 @@ def test_training_learns() -> None:
         {"scale": "predicted"},
         {"dropout": 0.2},
         {"activation": "silu", "hidden": [8, 4]},
-        {"standardize": False},
+        {"transform": "none"},
+        {"transform": "asinh"},
         {"nulls": "impute"},
     ],
 )
@@ -359,7 +360,7 @@ def test_surveys_of_other_rows_are_another_training() -> None:
         ({"levels": 4}, ("levels go with likelihood = 'discretised-logistic'",)),
         ({"levels": 1, "likelihood": "discretised-logistic"}, ("greater than or equal to 2",)),
         ({"nulls": "impute", "likelihood": "bernoulli"}, ("needs likelihood = 'gaussian'",)),
-        ({"nulls": "impute", "standardize": False}, ("needs standardize = true",)),
+        ({"nulls": "impute", "transform": "none"}, ("needs transform = 'standardize'",)),
         ({"free_bits": 1, "importance_samples": 2}, ("needs importance_samples = 1",)),
         ({"columns": ["v", "v"]}, ("names a column twice",)),
         ({"columns": ["v", "odd"]}, ("'odd' is no number, vector or image column but other",)),
