@@ -61,7 +61,10 @@ def quantise(pixels: Pixels, levels: int) -> Pixels:
         levels: 2 to 256.
     """
     level, step = np.arange(levels), levels - 1
-    lowest, highest = -((step - 510 * level) // (2 * step)), (510 * level + step) // (2 * step)  # a half down, a half up
+    lowest, highest = (
+        -((step - 510 * level) // (2 * step)),
+        (510 * level + step) // (2 * step),
+    )  # a half down, a half up
     even = -(-256 * level // levels)  # where each level would begin
     begins = np.clip(even[1:], highest[:-1] + 1, lowest[1:])
     found: Pixels = np.searchsorted(begins, np.arange(256), side="right").astype(np.uint8)[pixels]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -13,6 +15,8 @@ from kxbatch.errors import ConfigError
 
 CPU_TOKENS = 1024  # what one core keeps in its caches; measured best between 512 and 1024
 GPU_TOKENS = 65_536
+_MAPPED_FROM, _TRIMMED_FROM = 32 * 2**20, 64 * 2**20  # bytes
+_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1  # of mallopt(3)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -60,9 +64,23 @@ def run_batches(work: Callable[[int], None], batches: int, threads: int, device:
         for i in range(batches):
             work(i)
         return
+    keep_freed_memory()
     with _one_thread_each(), ThreadPoolExecutor(max(1, min(threads, batches))) as pool:
         for _ in pool.map(work, range(batches)):
             pass
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Tell glibc to hold on to what was freed, up to 64 MB.
+
+    A layer's output of a few megabytes goes back to the kernel as soon as it is freed, and comes back page by page, zeroed: a
+    quarter of the time of a small network on a CPU. Other C libraries have no such call, and are left as they are.
+    """
+    with suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_THRESHOLD, _MAPPED_FROM)
+        libc.mallopt(_M_TRIM_THRESHOLD, _TRIMMED_FROM)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from kxbatch.models.importance import Estimates, Weights
 from kxbatch.models.vae import Posterior, Vae
 
 _STREAM = 4  # of the noise; masks have 1 to 3
-_NUMBERS_AT_ONCE = {"cpu": 2**18, "cuda": 2**25}  # of a layer: on a CPU they stay in the second-level cache
+_NUMBERS_AT_ONCE = {"cpu": 2**19, "cuda": 2**25}  # of a layer: more leave a CPU's caches
 _ROWS_ENCODED = 1024
 
 

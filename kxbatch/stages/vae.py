@@ -92,7 +92,9 @@ class VaeConfig(StageConfig):
         if self.nulls == "impute" and self.likelihood != "gaussian":
             raise ValueError("nulls = 'impute' needs likelihood = 'gaussian': there is no mean level")
         if self.nulls == "impute" and self.transform == "none":
-            raise ValueError("nulls = 'impute' needs transform = 'standardize' or 'asinh': without it no mean is known to the model")
+            raise ValueError(
+                "nulls = 'impute' needs transform = 'standardize' or 'asinh': else the model knows no mean"
+            )
         if self.free_bits and self.importance_samples > 1:
             raise ValueError("free_bits needs importance_samples = 1: several samples have one bound together")
         if self.columns is not None and len(set(self.columns)) < len(self.columns):
