@@ -13,7 +13,7 @@ from kxbatch.spec.fingerprint import fingerprint
 
 def write_texts(path: Path, first: int, count: int) -> None:
     """JSONL with `doc` and `text`; the texts repeat words, so that neighbours exist."""
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     words = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa"]
     lines = []
     for row in range(first, first + count):
