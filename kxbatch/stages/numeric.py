@@ -19,13 +19,11 @@ from kxbatch.data.quarantine import Rejected
 from kxbatch.data.vectors import is_vector, lengths, to_numpy
 from kxbatch.errors import ConfigError, DataError
 from kxbatch.stages.base import ColumnKind
-from kxbatch.stages.rows import rejections
 
 LARGEST = 1e100  # of a value: beyond it float64 has no room for sums of squares
 Nulls = Literal["refuse", "impute"]
 Shape = tuple[int, int, int]
 Values = npt.NDArray[np.float64]
-_Reasons = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -98,8 +96,7 @@ def read_numeric(table: pa.Table, columns: Sequence[str], domain: Domain) -> Num
     if domain.levels is not None:
         read.check_levels(values, domain.levels)
     usable = read.reasons == ""
-    rejected = rejections(table, read.reasons, read.words)
-    return Numeric(values[usable], usable, rejected, tuple(one.shape[1] for one in each), read.shape)
+    return Numeric(values[usable], usable, read.rejected, tuple(one.shape[1] for one in each), read.shape)
 
 
 class _Reading:
@@ -107,8 +104,7 @@ class _Reading:
 
     def __init__(self, table: pa.Table, domain: Domain) -> None:
         self._table, self._domain = table, domain
-        self.reasons: _Reasons = np.full(len(table), "", object)
-        self.words: dict[str, str] = {}
+        self.reasons, self._words = (np.full(len(table), "", object) for _ in range(2))
         self.shape = domain.shape
 
     def column(self, name: str, width: int | None) -> Values:
@@ -129,11 +125,15 @@ class _Reading:
             wrong.any(axis=1), "out-of-range", f"the likelihood wants whole numbers 0 to {levels - 1}, or images"
         )
 
+    @property
+    def rejected(self) -> list[Rejected]:
+        """The rows that have a reason."""
+        ids, rows = self._table.column("id"), np.flatnonzero(self.reasons != "")
+        return [Rejected(int(r), str(ids[int(r)].as_py()), self.reasons[r], self._words[r]) for r in rows]
+
     def _set_aside(self, rows: npt.NDArray[Any], reason: str, words: str) -> None:
         fresh = rows & (self.reasons == "")
-        if fresh.any():
-            self.reasons[fresh] = reason
-            self.words.setdefault(reason, words)
+        self.reasons[fresh], self._words[fresh] = reason, words
 
     def _numbers(self, name: str, column: pa.ChunkedArray) -> Values:
         null = column.is_null().to_numpy()
@@ -155,6 +155,7 @@ class _Reading:
             counts = np.unique(length[length >= 0], return_counts=True)
             width = int(counts[0][np.argmax(counts[1])]) if len(counts[0]) else 0
         self._set_aside(length < 0, "null-vector", f"column '{name}' is null")
+        self._set_aside(length == 0, "empty-vector", f"column '{name}' has no values")
         self._set_aside(length != width, "vector-length", f"column '{name}': its length is not {width}")
         fitting = np.flatnonzero(length == width)
         values = np.zeros((len(column), width))
