@@ -20,7 +20,8 @@ def counted(log_density: Floats, percentile: Floats) -> dict[str, float]:
         percentile: those of them that have a place among the calibration rows.
     """
     found = log_density.astype(np.float64)
-    told = {"rows_scored": float(len(found)), "log_density_sum": float(found.sum())}
+    told = {"rows_scored": float(len(found)), "rows_placed": float(len(percentile))}
+    told["log_density_sum"] = float(found.sum())
     told["log_density_squares"] = float(np.square(found).sum())
     return told | {f"rows_below_percentile_{p:g}": float((percentile < p).sum()) for p in PERCENTILES}
 
@@ -28,7 +29,13 @@ def counted(log_density: Floats, percentile: Floats) -> dict[str, float]:
 def below_percentile(new: Mapping[str, float], percentile: float, limit: float | None) -> list[str]:
     """Whether too many new rows lie below a percentile of the calibration rows; words where they do."""
     rows, below = new.get("rows_scored", 0.0), new.get(f"rows_below_percentile_{percentile:g}", 0.0)
-    if limit is None or not rows or below / rows <= limit:
+    if limit is None or not rows:
+        return []
+    if not new.get("rows_placed"):
+        return [
+            "gate.max_share_below_percentile cannot be judged: no row calibrates; raise calibration_share, or leave the limit out"
+        ]
+    if below / rows <= limit:
         return []
     return [
         f"{below / rows:.3%} of {rows:,.0f} new rows lie below the calibration rows' percentile {percentile:g}, "

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from density_jobs import calibration, done, fresh, gaussian, job, parts, run, stamps, write
+from density_jobs import calibration, done, fresh, gaussian, held, job, parts, run, stamps, write
 
 import kxbatch as kx
 from kxbatch.cli import cli
@@ -225,3 +225,9 @@ def test_sums_tell_the_move_of_the_mean() -> None:
     (words,) = mean_moved(sums[1], sums[0], moved * 0.999999)
     assert f"{before.mean() - new.mean():.4g} nats below" in words
     assert mean_moved(sums[1], {}, 0.01) == mean_moved({}, sums[0], 0.01) == []
+
+
+def test_a_gate_without_anything_to_compare_with_stays_shut() -> None:
+    write(n for n in range(60) if not held([f"r{n:05d}"])[0])
+    stopped(gated(0.5), "gate.max_share_below_percentile cannot be judged: no row calibrates")
+    done(gated(drift=0.5))
