@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from click.testing import CliRunner
-from density_jobs import calibration, done, fresh, gaussian, held, job, parts, run, stamps, write
+from density_jobs import calibration, done, fresh, gaussian, held, job, parts, run, stamps, table_of, write
 
 import kxbatch as kx
 from kxbatch.cli import cli
+from kxbatch.data.vectors import to_arrow
 from kxbatch.engine.run import RunResult
 from kxbatch.engine.verify import verify
 from kxbatch.stages.density_gate import counted, mean_moved
@@ -113,6 +115,39 @@ def test_the_mean_of_a_second_file_must_not_move_too_far() -> None:
     done(gated(drift=moved / before.std(ddof=0) * 1.01))
     write(calm(range(300, 340)), "c")  # as the first ones; those before have become more varied
     done(gated(drift=0.7))
+
+
+@pytest.mark.parametrize("refit", ["on-drift", "always"])
+def test_a_new_fit_opens_no_gate(refit: str) -> None:
+    """The rows before are scored by the new fit, too, so new ones can be compared with them."""
+    write(calm(range(150)))
+    done(gated(drift=0.5, refit=refit))
+    write(calm(range(200, 260)), "b", shift=4)
+    notes = []
+    for _ in range(2):
+        result = stopped(gated(drift=0.5, refit=refit), "of 58 new rows", "below that of the rows before")
+        frame = parts()
+        moved = frame[:144]["log_density"].mean() - frame[144:]["log_density"].mean()
+        assert f"{moved:.4g} nats below" in result.message
+        notes.append(result.stages[0].note)
+    assert "artifact fitted" in notes[0]
+
+
+def test_densities_from_neighbours_have_a_gate() -> None:
+    write(calm(range(150)))
+    hubness = {"kind": "hubness", "input": "input", "metric": "euclidean", "column": "v", "k": 3}
+    density = {"kind": "density", "estimator": "knn", "model": "stage:hubness", "gate": {"max_mean_drift": 0.5}}
+    done(job(hubness, density))
+    write(range(200, 240), "b", table=far_apart(40))
+    result = run(job(hubness, density))
+    assert result.exit_code == 4
+    assert "of 40 new rows" in result.message
+
+
+def far_apart(count: int) -> pa.Table:
+    """Rows that are nobody's neighbours."""
+    x = (np.random.default_rng(0).normal(size=(count, 3)) * 500 + 5000).astype(np.float32)
+    return table_of(range(500, 500 + count)).set_column(1, "v", to_arrow(x))
 
 
 def test_only_new_rows_are_judged() -> None:

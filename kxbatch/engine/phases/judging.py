@@ -21,10 +21,10 @@ Totals = dict[str, float]
 
 
 class _Judged(Document):
-    """Attributes: what was computed, the parts found good, and the counters of all of them."""
+    """Attributes: how rows were scored, the digests of the shards found good, and the counters of all of them."""
 
     configuration: str
-    parts: dict[str, str]
+    shards: dict[str, str]
     totals: dict[str, float]
 
 
@@ -36,7 +36,7 @@ def judge(node: Node, artifact: str, receipts: Mapping[str, Receipt]) -> None:
 
     Args:
         node: the stage, all of whose parts are there.
-        artifact: digest of what it fitted; with another one nothing before can be compared.
+        artifact: digest of what it fitted.
         receipts: of its parts.
 
     Raises:
@@ -46,20 +46,23 @@ def judge(node: Node, artifact: str, receipts: Mapping[str, Receipt]) -> None:
         return
     configuration = fingerprint([node.code("map"), artifact])
     found = read_sealed(node.folder, JUDGED, _JUDGED, "remove it, and all rows are judged anew")
-    known = found if found and found["configuration"] == configuration else {"parts": {}, "totals": {}}
-    fresh = {key: r for key, r in receipts.items() if known["parts"].get(key) != r.digest}
-    if not fresh:
+    known = found or {"configuration": "", "shards": {}, "totals": {}}
+    same = known["configuration"] == configuration
+    fresh = {key: r for key, r in receipts.items() if known["shards"].get(key) != r.ingredients["input"]}
+    if same and not fresh:
         return
-    kept = [receipts[key] for key in known["parts"] if key in receipts and key not in fresh]
-    before = totals(kept) or known["totals"]  # of a corpus that was replaced as a whole: what there was
-    problems = node.stage.judge(totals(fresh.values()), before)
+    new = totals((fresh or receipts).values())  # the same rows, scored in another way: all are looked at again
+    before = totals(receipts[key] for key in receipts if key not in fresh) if fresh else {}
+    if same and not before:
+        before = known["totals"]  # of a corpus that was replaced as a whole: what there was
+    problems = node.stage.judge(new, before)
     if problems:
         raise BudgetExceeded(
             f"stage {node.name}: {'; '.join(problems)}. Its parts are kept, stages after it did not run. Look at the lowest "
             f"rows in the report; to let these rows pass, raise the limit for one run with --set {node.name}.gate.<key>=<value>"
         )
-    judged = {key: receipt.digest for key, receipt in sorted(receipts.items())}
-    told = {"configuration": configuration, "parts": judged, "totals": totals(receipts.values())}
+    shards = {key: receipt.ingredients["input"] for key, receipt in sorted(receipts.items())}
+    told = {"configuration": configuration, "shards": shards, "totals": totals(receipts.values())}
     publish_sealed(node.folder, JUDGED, told)
 
 
