@@ -43,7 +43,8 @@ def to_numpy(column: pa.ChunkedArray | pa.Array, name: str) -> npt.NDArray[np.fl
         name: what messages call the column.
 
     Raises:
-        DataError: not vectors, a null, or unequal lengths (both lengths and the first row that differs are named).
+        DataError: not vectors, a null, or unequal lengths (both lengths and the first row that differs are named). A null
+            element comes as NaN.
     """
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if isinstance(array, pa.ChunkedArray):  # combine_chunks of several huge chunks may stay chunked
@@ -55,9 +56,6 @@ def to_numpy(column: pa.ChunkedArray | pa.Array, name: str) -> npt.NDArray[np.fl
         raise DataError(f"column '{name}': row {row} is null; a vector is needed")
     dim = array.type.list_size if pa.types.is_fixed_size_list(array.type) else _common_length(array, name)
     flat = array.flatten()
-    if flat.null_count:
-        row = int(np.flatnonzero(flat.is_null().to_numpy(zero_copy_only=False))[0]) // max(dim, 1)
-        raise DataError(f"column '{name}': the vector of row {row} has a null element")
     values = flat.to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
     return np.ascontiguousarray(values.reshape(len(array), dim))
 

@@ -147,7 +147,7 @@ def build_tree(job: Job, columns: Mapping[str, ColumnKind]) -> list[Node]:
         added: dict[str, ColumnKind] = {c.name: c.kind for c in kind.adds(config) if c.name}
         for name in kind.also_reads(config):
             _require(f"{where}: ", name, upstream, available[upstream])
-        _check(where, kind, config, {name: available[upstream][name] for name in stage.columns}, nodes)
+        _check(where, kind, config, upstream, {name: available[upstream][name] for name in stage.columns}, nodes)
         kept = {name: _kept(where, name, upstream, available[upstream], added) for name in config.keep}
         chain = fingerprint([chains[upstream], config.kind, stage.version, config.semantic(), identity, column])
         folder = job.output.child(config.name)
@@ -160,14 +160,19 @@ def build_tree(job: Job, columns: Mapping[str, ColumnKind]) -> list[Node]:
 
 
 def _check(
-    where: str, kind: type[Stage[Any]], config: StageConfig, columns: Mapping[str, ColumnKind], before: Sequence[Node]
+    where: str,
+    kind: type[Stage[Any]],
+    config: StageConfig,
+    upstream: str,
+    columns: Mapping[str, ColumnKind],
+    before: Sequence[Node],
 ) -> None:
     """What only the stage itself can tell of the columns and artifacts it is given."""
     try:
         kind.check_columns(config, columns)
         for node in before:
             if node.name in kind.takes(config):
-                kind.check_taken(config, node.name, node.config)
+                kind.check_taken(config, node.name, node.config, upstream)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
 

@@ -166,8 +166,14 @@ class Stage(ABC, Generic[ConfigT]):
         return {}
 
     @classmethod
-    def check_taken(cls, config: ConfigT, name: str, taken: StageConfig) -> None:
+    def check_taken(cls, config: ConfigT, name: str, taken: StageConfig, upstream: str) -> None:
         """Asked while planning, for each stage whose artifact it takes.
+
+        Args:
+            config: of this stage.
+            name: of that one.
+            taken: its configuration.
+            upstream: name of the stage whose rows this one reads.
 
         Raises:
             ConfigError: that stage leaves something this one cannot work with.

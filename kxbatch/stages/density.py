@@ -104,9 +104,9 @@ class Density(FoldStage[DensityConfig]):
             check_kinds([name for name in kinds if name != config.fit_on], kinds)
 
     @classmethod
-    def check_taken(cls, config: DensityConfig, name: str, taken: StageConfig) -> None:
+    def check_taken(cls, config: DensityConfig, name: str, taken: StageConfig, upstream: str) -> None:
         """A model of the same columns, that has held out what calibrates; lists as the search left them."""
-        check_model(config, name, taken)
+        check_model(config, name, taken, upstream)
 
     def identity(self) -> dict[str, str]:
         """Digests of a model and of a calibration from outside the job."""

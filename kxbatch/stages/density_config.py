@@ -101,9 +101,10 @@ class DensityConfig(StageConfig):
             raise ValueError("estimator = 'knn' reads the lists of model = 'stage:<hubness stage>'; leave columns out")
         if self.estimator != "iwae" and self.score == "complexity":
             raise ValueError("score = 'complexity' compares code lengths: it needs estimator = 'iwae' and whole levels")
-        if self.score == "typicality" and not self.calibration_share:
+        calibrates = bool(self.calibration_share) or self.reference is not None
+        if self.score == "typicality" and not calibrates:
             raise ValueError("score = 'typicality' needs calibration rows: calibration_share above 0")
-        if self.gate.max_share_below_percentile is not None and not self.calibration_share:
+        if self.gate.max_share_below_percentile is not None and not calibrates:
             raise ValueError("gate.max_share_below_percentile needs calibration rows: calibration_share above 0")
         if self.columns is not None and len(set(self.columns)) < len(self.columns):
             raise ValueError("columns names a column twice")
@@ -114,14 +115,18 @@ class DensityConfig(StageConfig):
         return self
 
 
-def check_model(config: DensityConfig, name: str, taken: StageConfig) -> None:
-    """Whether a stage leaves what this one needs: a model of the same columns, that has held out what calibrates.
+def check_model(config: DensityConfig, name: str, taken: StageConfig, upstream: str) -> None:
+    """Whether a stage leaves what this one needs: a model of the same columns, that has held out what calibrates; or lists.
 
     Raises:
         ConfigError: it does not.
     """
     if config.estimator == "knn":
         _check_lists(name, taken)
+        if upstream != name:
+            raise ConfigError(
+                f"model = 'stage:{name}', but the lists it reads are those of '{upstream}'; set input = '{name}'"
+            )
         return
     assert isinstance(taken, VaeConfig)
     if taken.columns != config.columns:
@@ -143,7 +148,7 @@ def check_use(config: DensityConfig, held_out: float, *, discrete: bool) -> None
     Raises:
         ConfigError: it does not.
     """
-    wanted = config.calibration_share
+    wanted = config.calibration_share if config.reference is None else 0.0
     if wanted > held_out:
         raise ConfigError(
             f"calibration_share = {wanted:g}, but the model has held out {held_out:g} of the rows: percentiles would come from "

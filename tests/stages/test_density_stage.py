@@ -543,3 +543,60 @@ def test_one_worker_and_four_on_ray_write_the_same_bytes(ray_session: None) -> N
     assert len(one) > 6
     done(job(*scored, output="out/inline"))
     assert tree_digests(Path("out/inline")) == one
+
+
+def test_a_reference_places_rows_among_those_of_another_output() -> None:
+    write(range(200))
+    done(job(vae(), iwae(), gaussian(name="normal", input="input")))
+    write(range(200), shift=3.0)  # another night: the same ids, other values
+    elsewhere = {"model": "out/d/vae/_artifact", "reference": "out/d/density/_artifact", "calibration_share": 0.9}
+    done(
+        job(
+            iwae(**elsewhere),
+            gaussian(name="normal", input="input", reference="out/d/normal/_artifact"),
+            output="out/night",
+        )
+    )
+    for stage in ("density", "normal"):
+        pinned = calibration(stage=stage)
+        found = pl.read_parquet(f"out/night/{stage}/part-*.parquet")
+        below = np.searchsorted(pinned, found["log_density"].to_numpy()) * 100 / len(pinned)
+        np.testing.assert_allclose(found["density_percentile"], below, atol=50 / len(pinned) + 1e-4)
+        assert not Path(f"out/night/{stage}/_artifact").exists()
+    assert found["density_percentile"].mean() < 20  # three more in each value is odd beside the rows before
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"samples": 13}, ("samples 12 there, 13 here",)),
+        ({"reference": "out/d/normal/_artifact"}, ("estimator 'gaussian' there, 'iwae' here",)),
+        ({"reference": "nowhere"}, ("no artifact of a density stage", "nowhere")),
+        ({"model": "out/d/other/_artifact"}, ("has other densities: model",)),
+    ],
+)
+def test_a_reference_of_something_else_is_refused(changes: dict[str, Any], words: tuple[str, ...]) -> None:
+    write(range(100))
+    done(job(vae(), vae(name="other", latent=3), iwae(), gaussian(name="normal", input="input")))
+    given = {"model": "out/d/vae/_artifact", "reference": "out/d/density/_artifact"}
+    with pytest.raises(ConfigError) as caught:
+        kx.run(job(iwae(**given | changes), output="out/night"), quiet=True, report=False)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_lists_of_another_stage_are_refused() -> None:
+    write(range(60))
+    refused(
+        job(HUBNESS, HUBNESS | {"name": "others"}, KNN), "lists it reads are those of 'others'", "input = 'hubness'"
+    )
+
+
+def test_a_null_inside_a_vector_sets_its_row_aside() -> None:
+    table = table_of(range(60))
+    values: list[list[float | None]] = [list(vector(n)) for n in range(60)]
+    values[7][1] = None
+    column = pa.array(values, pa.list_(pa.float32(), 3))
+    write(range(60), table=table.set_column(1, "v", column))
+    done(job(gaussian()))
+    assert aside() == [("r00007", "not-finite")]

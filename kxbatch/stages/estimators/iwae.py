@@ -101,7 +101,7 @@ class ImportanceEstimator(Estimator):
             "elbo": found.elbo.numpy() + jacobian,
             "largest_weight": found.largest.numpy().astype(np.float32),
         }
-        few = int((found.ess < min(FEW, self._scorer.samples)).sum())
+        few = int((found.ess < min(FEW, self._scorer.samples / 2)).sum())
         return Scored(found.log_density.numpy() + jacobian, columns, {"rows_with_few_samples": few})
 
     def facts(self, sample: Arrays) -> dict[str, Any]:
