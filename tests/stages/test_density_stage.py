@@ -548,7 +548,7 @@ def test_one_worker_and_four_on_ray_write_the_same_bytes(ray_session: None) -> N
 def test_a_reference_places_rows_among_those_of_another_output() -> None:
     write(range(200))
     done(job(vae(), iwae(), gaussian(name="normal", input="input")))
-    write(range(200), shift=3.0)  # another night: the same ids, other values
+    write(range(200), shift=60.0)  # another night: the same ids, other values
     elsewhere = {"model": "out/d/vae/_artifact", "reference": "out/d/density/_artifact", "calibration_share": 0.9}
     done(
         job(
@@ -563,7 +563,7 @@ def test_a_reference_places_rows_among_those_of_another_output() -> None:
         below = np.searchsorted(pinned, found["log_density"].to_numpy()) * 100 / len(pinned)
         np.testing.assert_allclose(found["density_percentile"], below, atol=50 / len(pinned) + 1e-4)
         assert not Path(f"out/night/{stage}/_artifact").exists()
-    assert found["density_percentile"].mean() < 20  # three more in each value is odd beside the rows before
+    assert found["density_percentile"].mean() < 20  # so far off they are odd beside the rows before
 
 
 @pytest.mark.parametrize(
