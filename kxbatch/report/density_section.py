@@ -84,7 +84,7 @@ def tiles(densities: Sequence[Density]) -> Iterator[Tile]:
     if ranked:
         best, area = max(ranked, key=lambda pair: pair[1])
         of = f"the highest of {len(ranked)}: {best.name}" if len(ranked) > 1 else "of the known outliers"
-        yield Tile("AUROC", "score", (area,), of)
+        yield Tile("AUROC", "area", (area,), of)
 
 
 def _view(name: str, stage: Density) -> StageView:
@@ -97,8 +97,8 @@ def _warnings(stage: Density) -> Iterator[str]:
     if share is not None and share > MANY_FEW:
         yield (
             f"Few samples carry the estimate: {percent(share)} of the rows have fewer than {FEW} effective samples. "
-            "Their values hang on single samples and are likely too low; more samples help, or a model trained with more "
-            "importance_samples."
+            "Their values hang on single samples and are likely too low; more samples help, or a model whose encoder fits better. "
+            "(One trained with several importance_samples has fewer of them, and yet the better densities.)"
         )
     if latent is not None and latent.active is not None and 2 * latent.active < len(latent.kl):
         yield (

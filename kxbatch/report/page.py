@@ -46,7 +46,7 @@ def render(contents: Contents) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    forms = {name: getattr(wording, name) for name in ("number", "percent", "duration", "score", "nats")}
+    forms = {name: getattr(wording, name) for name in ("number", "percent", "duration", "score", "area", "nats")}
     environment.filters.update(forms, excerpt=wording.excerpt, exit_words=wording.exit_words)
     return environment.get_template("report.html.j2").render(
         contents=contents,

@@ -41,6 +41,11 @@ def score(value: float | None) -> str:
     return NONE if value is None else f"{value:.3f}".replace("-", "−")
 
 
+def area(value: float | None) -> str:
+    """An area under a curve with four decimals: good ones differ in the last; a dash for None."""
+    return NONE if value is None else f"{value:.4f}"
+
+
 def nats(value: float | None) -> str:
     """A log density: two decimals, one from a hundred on, none from ten thousand on; a dash for None."""
     if value is None:

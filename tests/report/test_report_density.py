@@ -142,7 +142,7 @@ def test_labels_give_auroc_precision_and_two_groups(outputs: Densities) -> None:
     shown = [float(value) for value in re.findall(r'<data value="([^"]+)"', page.html)]
     for measure in (area, precision):
         assert any(value == pytest.approx(measure, abs=1e-12) for value in shown)
-    assert re.search(r"AUROC 0\.\d{3} of the known outliers", page.words)
+    assert re.search(r"AUROC 0\.\d{4} of the known outliers", page.words)
     assert "other rows 560" in page.words
     assert "known outliers 40" in page.words
     assert "known outlier" in page.list_of("Lowest rows")[0][0]
