@@ -9,7 +9,7 @@ import io
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 IMAGE_LEVELS = 256  # of a pixel's channel, as it is decoded
 MOST_PIXELS = 2**24  # of one image; a small file can claim to be a huge picture
@@ -17,9 +17,20 @@ _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 _GREY = ("1", "L", "LA")
 _SIXTEEN = "I;16"  # modes of 16 bits, in either order of bytes
 _NO_RANGE = ("I", "F")
-_BROKEN = (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError)
 
 Pixels = npt.NDArray[np.uint8]
+
+
+def shape_of(content: bytes) -> tuple[int, int, int] | None:
+    """Height, width and channels that an image says it has, without decoding its pixels; None for what `decode` refuses unread."""
+    try:
+        with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+            if image.width * image.height > MOST_PIXELS or image.mode in _NO_RANGE:
+                return None
+            grey = image.mode in _GREY or image.mode.startswith(_SIXTEEN)
+            return (image.height, image.width, 1 if grey else 3)
+    except Exception:  # decoders of damaged files raise what they like
+        return None
 
 
 def decode(content: bytes) -> Pixels | None:
@@ -37,7 +48,7 @@ def decode(content: bytes) -> Pixels | None:
             if image.mode in _NO_RANGE:
                 return None
             pixels = _high_bytes(image) if image.mode.startswith(_SIXTEEN) else _converted(image)
-    except _BROKEN:
+    except Exception:
         return None
     return pixels if pixels.ndim == 3 else pixels[:, :, None]
 

@@ -35,12 +35,13 @@ def is_vector(kind: pa.DataType) -> bool:
     return bool(nested and (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type)))
 
 
-def to_numpy(column: pa.ChunkedArray | pa.Array, name: str) -> npt.NDArray[np.float32]:
-    """Vector column -> float32 `[n, d]`, without a copy where the column is one chunk of fixed-size float32.
+def to_numpy(column: pa.ChunkedArray | pa.Array, name: str, dtype: type[np.floating] = np.float32) -> npt.NDArray[Any]:
+    """Vector column -> `[n, d]`, without a copy where the column is one chunk of fixed-size lists of that type.
 
     Args:
         column: fixed-size lists, or variable lists whose lengths are all equal.
         name: what messages call the column.
+        dtype: of the result.
 
     Raises:
         DataError: not vectors, a null, or unequal lengths (both lengths and the first row that differs are named). A null
@@ -56,7 +57,7 @@ def to_numpy(column: pa.ChunkedArray | pa.Array, name: str) -> npt.NDArray[np.fl
         raise DataError(f"column '{name}': row {row} is null; a vector is needed")
     dim = array.type.list_size if pa.types.is_fixed_size_list(array.type) else _common_length(array, name)
     flat = array.flatten()
-    values = flat.to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
+    values = flat.to_numpy(zero_copy_only=False).astype(dtype, copy=False)
     return np.ascontiguousarray(values.reshape(len(array), dim))
 
 

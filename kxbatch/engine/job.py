@@ -15,7 +15,7 @@ from kxbatch.errors import ConfigError, nearest
 from kxbatch.spec.fingerprint import fingerprint
 from kxbatch.spec.load import parse_job, read_toml
 from kxbatch.spec.model import JobSpec, StageConfig
-from kxbatch.stages.base import TRAINED, Column, ColumnKind, Phase, Stage, only_column
+from kxbatch.stages.base import TRAINED, Column, ColumnKind, Phase, Reads, Stage, only_column
 from kxbatch.stages.registry import config_types, stage_types
 
 
@@ -86,6 +86,8 @@ class Node:
         stage: the stage itself.
         folder: where it writes.
         columns: what its shards hold, and of what kind (without `id`).
+        made: the stage that made each of them, or `input`; a column that is kept stays what it was.
+        reads: what it reads.
         takes: stages whose artifacts it works with.
         identity: what decides the result besides the configuration: digests of models, and of those artifacts.
         chain: fingerprint of its configuration and everything above it, data left out.
@@ -97,6 +99,8 @@ class Node:
     stage: Stage[Any]
     folder: Folder
     columns: dict[str, ColumnKind]
+    made: dict[str, str]
+    reads: Reads
     takes: tuple[str, ...]
     identity: dict[str, str]
     chain: str
@@ -132,6 +136,7 @@ def build_tree(job: Job, columns: Mapping[str, ColumnKind]) -> list[Node]:
         ConfigError: a column is missing, of the wrong kind, or not clear; or a model cannot be identified.
     """
     available: dict[str, Mapping[str, ColumnKind]] = {"input": columns}
+    made: dict[str, Mapping[str, str]] = {"input": dict.fromkeys(columns, "input")}
     chains = {"input": fingerprint(job.spec.input.semantic())}
     nodes: list[Node] = []
     for index, config in enumerate(job.spec.stage):
@@ -147,32 +152,39 @@ def build_tree(job: Job, columns: Mapping[str, ColumnKind]) -> list[Node]:
         added: dict[str, ColumnKind] = {c.name: c.kind for c in kind.adds(config) if c.name}
         for name in kind.also_reads(config):
             _require(f"{where}: ", name, upstream, available[upstream])
-        _check(where, kind, config, upstream, {name: available[upstream][name] for name in stage.columns}, nodes)
+        kinds = {name: available[upstream][name] for name in stage.columns}
+        origins = {name: f"{made[upstream][name]}.{name}" for name in stage.columns}
+        _check(where, kind, config, Reads(upstream, kinds, origins), nodes)
         kept = {name: _kept(where, name, upstream, available[upstream], added) for name in config.keep}
         chain = fingerprint([chains[upstream], config.kind, stage.version, config.semantic(), identity, column])
         folder = job.output.child(config.name)
-        columns_out = {**kept, **added}
+        makes = {**{name: made[upstream][name] for name in kept}, **dict.fromkeys(added, config.name)}
         nodes.append(
-            Node(config.name, upstream, stage, folder, columns_out, tuple(takes), identity, chain, job.spec.job.seed)
+            Node(
+                name=config.name,
+                upstream=upstream,
+                stage=stage,
+                folder=folder,
+                columns={**kept, **added},
+                made=makes,
+                reads=Reads(upstream, kinds, origins),
+                takes=tuple(takes),
+                identity=identity,
+                chain=chain,
+                seed=job.spec.job.seed,
+            )
         )
-        available[config.name], chains[config.name] = nodes[-1].columns, chain
+        available[config.name], made[config.name], chains[config.name] = nodes[-1].columns, makes, chain
     return nodes
 
 
-def _check(
-    where: str,
-    kind: type[Stage[Any]],
-    config: StageConfig,
-    upstream: str,
-    columns: Mapping[str, ColumnKind],
-    before: Sequence[Node],
-) -> None:
+def _check(where: str, kind: type[Stage[Any]], config: StageConfig, reads: Reads, before: Sequence[Node]) -> None:
     """What only the stage itself can tell of the columns and artifacts it is given."""
     try:
-        kind.check_columns(config, columns)
+        kind.check_columns(config, reads.kinds)
         for node in before:
             if node.name in kind.takes(config):
-                kind.check_taken(config, node.name, node.config, upstream)
+                kind.check_taken(config, node.name, node.config, reads, node.reads)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
 

@@ -185,6 +185,7 @@ class _Driver:
         self._run, self._token, self._wanted = run, token, wanted
         self._shards: dict[str, list[InputShard]] = {"input": corpus_shards(job, corpus, limit)}
         self._chains = {node.name: node.chain for node in nodes} | {"input": _input_chain(job)}
+        self._limited = limit is not None
         self._complete = {"input": limit is None and not corpus.broken}
         self._failures = [
             Failure("input", url, "Unreadable", message, "park", 3) for url, message in corpus.broken.items()
@@ -275,7 +276,7 @@ class _Driver:
         self._record(node, done, failed, time.monotonic() - clock, pin)
         if any(node.name in other.takes for other in self.nodes):
             self._rebuild()
-        if self._complete[node.name]:
+        if not self._limited:
             judge(node, pin.digest, done.receipts)
 
     def _train(

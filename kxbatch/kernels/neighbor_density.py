@@ -1,8 +1,10 @@
 """log p(x) from distances to nearest neighbours.
 
-The k-th neighbour of a row lies at distance r among n - 1 others: `log p = psi(k) - psi(n) - log V_d - d log r`, with V_d the
-volume of the unit ball (Loftsgaarden and Quesenberry 1965). The digamma function psi stands in the place of the logarithm, which
-makes the mean of `log p` consistent (Kozachenko and Leonenko 1987). Unit vectors live on a sphere, whose dimension is one less.
+The k-th neighbour of a row is the farthest of k inside a ball of volume V, among n - 1 others: `log p = psi(k) - psi(n) - log V`
+(Loftsgaarden and Quesenberry 1965). The digamma function psi stands in the place of the logarithm, which makes the mean of `log p`
+consistent (Kozachenko and Leonenko 1987). V is `V_d r^d` at distance r; unit vectors live on a sphere, where it is the area of a
+cap, `S/2 I(sin^2 t; (d-1)/2, 1/2)` up to the right angle, with I the regularised incomplete beta function and S the area of the
+whole (Li 2011).
 """
 
 from __future__ import annotations
@@ -12,10 +14,13 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import betainc, betaln, digamma
 
 Floats = npt.NDArray[np.float64]
 Metric = Literal["cosine", "euclidean"]
 _SMALLEST = {"euclidean": 2.0**-24, "cosine": 2.0**-12}  # what float32 scores can tell from 0
+_UNDERFLOWN = 1e-250
+_TERMS = 60  # of a series that is needed for small caps in many dimensions alone
 
 
 def neighbor_log_density(scores: npt.NDArray[np.floating], metric: Metric, n: int, dim: int) -> Floats:
@@ -33,20 +38,38 @@ def neighbor_log_density(scores: npt.NDArray[np.floating], metric: Metric, n: in
     """
     known = np.isfinite(scores).sum(axis=1)
     last = np.take_along_axis(scores, np.maximum(known - 1, 0)[:, None], axis=1)[:, 0].astype(np.float64)
-    radius = np.sqrt(np.maximum(2.0 - 2.0 * last, 0.0)) if metric == "cosine" else last
-    radius = np.maximum(radius, _SMALLEST[metric])
-    manifold = dim - 1 if metric == "cosine" else dim
-    log_ball = 0.5 * manifold * math.log(math.pi) - math.lgamma(0.5 * manifold + 1)
-    terms = np.array([math.nan, *(_digamma(k) for k in range(1, scores.shape[1] + 1))])
-    found: Floats = terms[known] - _digamma(max(n, 1)) - log_ball - manifold * np.log(radius)
+    log_volume = _log_cap(last, dim) if metric == "cosine" else _log_ball(last, dim)
+    counts = np.where(known > 0, digamma(np.maximum(known, 1)), math.nan)
+    found: Floats = counts - digamma(max(n, 1)) - log_volume
     return found
 
 
-def _digamma(n: int) -> float:
-    """Digamma of a positive integer: `log n - 1/2n - 1/12n^2 + 1/120n^4 - ...`, after `psi(n) = psi(n + 1) - 1/n` below 8."""
-    shift = 0.0
-    while n < 8:
-        shift -= 1.0 / n
-        n += 1
-    square = 1.0 / (n * n)
-    return shift + math.log(n) - 0.5 / n - square * (1 / 12 - square * (1 / 120 - square / 252))
+def _log_ball(radius: Floats, dim: int) -> Floats:
+    """Logarithm of the volume of balls."""
+    unit = 0.5 * dim * math.log(math.pi) - math.lgamma(0.5 * dim + 1)
+    found: Floats = unit + dim * np.log(np.maximum(radius, _SMALLEST["euclidean"]))
+    return found
+
+
+def _log_cap(cosine: Floats, dim: int) -> Floats:
+    """Logarithm of the area of the caps of the unit sphere that reach up to a cosine."""
+    whole = math.log(2) + 0.5 * dim * math.log(math.pi) - math.lgamma(0.5 * dim)
+    nearest = 1 - 0.5 * _SMALLEST["cosine"] ** 2  # the cosine of two unit vectors so far apart
+    cosine = np.clip(cosine, -1.0, nearest)
+    squared_sine = (1 - cosine) * (1 + cosine)
+    log_share = _log_betainc(0.5 * (dim - 1), squared_sine) - math.log(2)
+    found: Floats = whole + np.where(cosine >= 0, log_share, np.log1p(-np.exp(log_share)))
+    return found
+
+
+def _log_betainc(a: float, x: Floats) -> Floats:
+    """`log I(x; a, 1/2)`; where I is too small for a float64, x^a is, and the hypergeometric series for it is short."""
+    plain = betainc(a, 0.5, x)
+    term, total = np.ones_like(x), np.ones_like(x)
+    for j in range(_TERMS):
+        term = term * x * (a + 0.5 + j) / (a + 1 + j)
+        total += term
+    with np.errstate(divide="ignore"):
+        series = a * np.log(x) + 0.5 * np.log1p(-np.minimum(x, 0.5)) - math.log(a) - betaln(a, 0.5) + np.log(total)
+        found: Floats = np.where(plain > _UNDERFLOWN, np.log(np.maximum(plain, _UNDERFLOWN)), series)
+    return found

@@ -3,23 +3,68 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from kxbatch.data.arrays import Arrays
 from kxbatch.errors import ConfigError
-from kxbatch.models.vae_config import VaeArchitecture
+from kxbatch.models.likelihoods import LikelihoodKind, Scale
+from kxbatch.models.vae_config import Activation, Network, VaeArchitecture
 from kxbatch.models.vae_inputs import Inputs, Transform
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 ARCHITECTURE = "kxbatch-density-model"
+_Size = Annotated[int, Field(ge=1, le=2**24)]
 _CENTRE, _SPREAD = "inputs.centre", "inputs.spread"  # beside the weights
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+
+class _Network(_Strict):
+    values: Annotated[int, Field(ge=1)]
+    latent: Annotated[int, Field(ge=1)]
+    shape: tuple[_Size, _Size, _Size] | None
+    network: Network
+    hidden: Annotated[tuple[_Size, ...], Field(min_length=1)]
+    activation: Activation
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    likelihood: LikelihoodKind
+    levels: Annotated[int, Field(ge=0)]
+    scale: Scale
+    scale_size: Annotated[float, Field(gt=0)]
+    scale_floor: Annotated[float, Field(ge=0)]
+
+
+class _Config(_Strict):
+    """What `config.json` must be; anybody may have written it."""
+
+    architecture: Literal["kxbatch-density-model"]
+    columns: Annotated[tuple[str, ...], Field(min_length=1)]
+    widths: tuple[_Size, ...]
+    held_out: Annotated[float, Field(ge=0, lt=1)]
+    nulls: Literal["refuse", "impute"]
+    transform: Transform
+    network: _Network
+
+    @model_validator(mode="after")
+    def _numbers_agree(self) -> _Config:
+        net = self.network
+        if len(self.widths) != len(self.columns) or sum(self.widths) != net.values:
+            raise ValueError("columns, widths and network.values do not agree")
+        if net.shape is not None and math.prod(net.shape) != net.values:
+            raise ValueError("network.shape and network.values do not agree")
+        if (net.likelihood == "gaussian") == (net.levels >= 2) or (net.network == "conv" and net.shape is None):
+            raise ValueError("network.likelihood, levels, network and shape do not agree")
+        return self
 
 
 @dataclass(frozen=True)
@@ -68,19 +113,13 @@ class TrainedVae:
                 "stage of kind 'vae', or 'stage:<name>'"
             )
         try:
-            found = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-            if found["architecture"] != ARCHITECTURE:
-                raise ConfigError(f"architecture '{found['architecture']}'; a density model says '{ARCHITECTURE}'")
-            network = VaeArchitecture.from_json(found["network"])
-            columns, widths = tuple(map(str, found["columns"])), tuple(map(int, found["widths"]))
-            for name, allowed in (("nulls", ("refuse", "impute")), ("transform", get_args(Transform))):
-                if found[name] not in allowed:
-                    raise ConfigError(f"{name} = {found[name]!r}; allowed: {', '.join(allowed)}")
-            return cls(network, columns, widths, float(found["held_out"]), found["nulls"], found["transform"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise ConfigError(f"'{folder / CONFIG}': not as it was written: {error!r}") from error
-        except ConfigError as error:
-            raise ConfigError(f"'{folder / CONFIG}': {error}") from None
+            found = _Config.model_validate_json((folder / CONFIG).read_bytes())
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            key = ".".join(str(part) for part in first["loc"]) or "the whole"
+            raise ConfigError(f"'{folder / CONFIG}': {key}: {first['msg'].removeprefix('Value error, ')}") from None
+        network = VaeArchitecture(**found.network.model_dump())
+        return cls(network, found.columns, found.widths, found.held_out, found.nulls, found.transform)
 
     def pack(self, weights: Arrays, inputs: Inputs) -> Arrays:
         """The contents of `model.safetensors`."""
@@ -97,7 +136,8 @@ class TrainedVae:
         except (OSError, SafetensorError) as error:
             raise ConfigError(f"'{folder / WEIGHTS}' cannot be read: {error}") from error
         centre, spread = (arrays.pop(name, np.empty(0)) for name in (_CENTRE, _SPREAD))
-        if len(centre) != self.network.values or len(spread) != self.network.values:
+        shape = (self.network.values,)
+        if centre.shape != shape or spread.shape != shape or not np.isfinite(centre).all() or not (spread > 0).all():
             raise ConfigError(f"'{folder}': {CONFIG} and {WEIGHTS} do not belong together")
         return arrays, Inputs(centre, spread, self.transform)
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, get_args
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
-from kxbatch.errors import ConfigError
 from kxbatch.models.likelihoods import LikelihoodKind, Scale
 
 Network = Literal["mlp", "conv"]
@@ -46,6 +45,13 @@ class VaeArchitecture:
     scale_floor: float = 0.01
 
     @property
+    def widest(self) -> int:
+        """Numbers of the largest layer for one row or sample, but for the decoder's last."""
+        if self.shape is None or self.network == "mlp":
+            return max(self.values, *self.hidden)
+        return self.shape[0] * self.shape[1] * max(self.shape[2], *self.hidden)
+
+    @property
     def discrete(self) -> bool:
         """Whether rows have probabilities, not densities."""
         return self.likelihood != "gaussian"
@@ -53,20 +59,3 @@ class VaeArchitecture:
     def to_json(self) -> dict[str, Any]:
         """JSON values."""
         return asdict(self)
-
-    @classmethod
-    def from_json(cls, found: dict[str, Any]) -> VaeArchitecture:
-        """From what `to_json` gave.
-
-        Raises:
-            ConfigError: something is missing, unknown, or cannot be.
-        """
-        names = {field.name for field in fields(cls)}
-        if set(found) != names:
-            raise ConfigError(f"not the fields of an autoencoder: {', '.join(sorted(set(found) ^ names))}")
-        choices = (("network", Network), ("activation", Activation), ("likelihood", LikelihoodKind), ("scale", Scale))
-        for name, kind in choices:
-            if found[name] not in get_args(kind):
-                raise ConfigError(f"{name} = {found[name]!r}; allowed: {', '.join(get_args(kind))}")
-        shape = None if found["shape"] is None else tuple(found["shape"])
-        return cls(**(found | {"hidden": tuple(found["hidden"]), "shape": shape}))

@@ -42,7 +42,8 @@ class Inputs:
     def __call__(self, values: Floats) -> npt.NDArray[np.float32]:
         """float64 [n, D] -> float32 [n, D]; NaN, a value to be filled, becomes the centre."""
         z = self._standardised(values)
-        return (np.arcsinh(_STEEP * z) / _WIDTH if self.transform == "asinh" else z).astype(np.float32)
+        with np.errstate(over="ignore"):  # such a row is infinitely far from all others, and set aside
+            return (np.arcsinh(_STEEP * z) / _WIDTH if self.transform == "asinh" else z).astype(np.float32)
 
     def log_jacobian(self, values: Floats) -> Floats:
         """`sum_d log |du_d / dx_d|` of each row, nats [n]: to be added to a log-density of u."""

@@ -76,8 +76,9 @@ class Scorer:
         """The proposals, each row encoded once."""
         latent = self.model.config.latent
         parts = [Posterior(torch.empty(0, latent), torch.empty(0, latent))]
-        for at in range(0, len(u), _ROWS_ENCODED):
-            values_ND = torch.from_numpy(u[at : at + _ROWS_ENCODED]).to(self._device)
+        step = min(_ROWS_ENCODED, self._at_once)
+        for at in range(0, len(u), step):
+            values_ND = torch.from_numpy(u[at : at + step]).to(self._device)
             found = self.model.encode(values_ND)
             parts.append(Posterior(found.mean.cpu(), found.log_scale.cpu()))
         mean, log_scale = (torch.cat(field) for field in zip(*parts, strict=True))
@@ -101,7 +102,7 @@ class Scorer:
     def _at_once(self) -> int:
         """Samples that go through the decoder together."""
         config = self.model.config
-        widest = max(config.values * self.model.likelihood.numbers, *config.hidden)
+        widest = max(config.values * self.model.likelihood.numbers, config.widest)
         return max(16, _NUMBERS_AT_ONCE[self._device.type] // widest)
 
     def _groups(self, rows: int) -> list[slice]:

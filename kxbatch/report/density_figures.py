@@ -9,10 +9,11 @@ import numpy as np
 
 from kxbatch.report.density import Estimate
 from kxbatch.report.density_rows import Floats
-from kxbatch.report.density_survey import ESS_EDGES, FEW, Counts, Ess, Histogram
+from kxbatch.report.density_survey import ESS_EDGES, Counts, Ess, Histogram
 from kxbatch.report.drawing import AFTER, BEFORE, INK, MUTED, draw, make_logarithmic, mark, set_ticks, share_axis
 from kxbatch.report.strokes import OUTLIERS
 from kxbatch.report.wording import number, percent
+from kxbatch.stages.density_gate import FEW
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,10 +11,11 @@ from markupsafe import Markup
 from kxbatch.report import density_figures as figures
 from kxbatch.report.density import ACTIVE, Compression, Density
 from kxbatch.report.density_agreement import Agreement
-from kxbatch.report.density_survey import FEW, Counts, Histogram
+from kxbatch.report.density_survey import Counts, Histogram
 from kxbatch.report.elements import Figure, Key, Tile
 from kxbatch.report.strokes import GROUP, OUTLIERS
 from kxbatch.report.wording import nats, number, percent
+from kxbatch.stages.density_gate import FEW
 
 MANY_FEW = 0.05  # share of rows with few effective samples that is warned of
 LIKELIHOODS = (
@@ -94,7 +95,7 @@ def _view(name: str, stage: Density) -> StageView:
 
 def _warnings(stage: Density) -> Iterator[str]:
     share, latent = stage.few_share, stage.facts.latent
-    if share is not None and share > MANY_FEW:
+    if share is not None and share > MANY_FEW and (stage.facts.samples or 0) >= 2 * FEW:
         yield (
             f"Few samples carry the estimate: {percent(share)} of the rows have fewer than {FEW} effective samples. "
             "Their values hang on single samples and are likely too low; more samples help, or a model whose encoder fits better. "

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from kxbatch.data.storage import Folder
 from kxbatch.kernels.ranking import auroc, average_precision
 from kxbatch.report.density_rows import Batch, Floats, Row, Thinned, batches, least
+from kxbatch.stages.density_gate import FEW
 
 LOWEST, TYPICAL = 12, 6  # rows shown
-FEW = 10  # effective samples; with fewer the estimate hangs on single ones
 BINS = 40
 REACH = 12.0  # interquartile ranges on either side of the median that the histogram covers
 MOST_RANKED = 1 << 22  # labelled rows that are ranked; of more every second, fourth, ...

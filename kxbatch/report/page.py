@@ -10,12 +10,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from kxbatch.report import density_section, figures, wording
-from kxbatch.report.density_survey import FEW
 from kxbatch.report.elements import Figure, Key, Tile
 from kxbatch.report.reader import Contents
 from kxbatch.report.record import StageRun
 from kxbatch.report.training_section import section, setting
 from kxbatch.report.training_section import tiles as training_tiles
+from kxbatch.stages.density_gate import FEW
 
 T = TypeVar("T")
 TONES = ("before", "after")

@@ -51,6 +51,21 @@ class Column:
     also: tuple[ColumnKind, ...] = ()
 
 
+@dataclass(frozen=True)
+class Reads:
+    """What a stage reads.
+
+    Attributes:
+        upstream: the stage whose rows it reads, or `input`.
+        kinds: of the columns.
+        origins: `STAGE.COLUMN` that made each of them: two columns of one origin have the same values.
+    """
+
+    upstream: str
+    kinds: dict[str, ColumnKind]
+    origins: dict[str, str]
+
+
 @dataclass
 class Context:
     """What a stage is told while it works.
@@ -166,14 +181,15 @@ class Stage(ABC, Generic[ConfigT]):
         return {}
 
     @classmethod
-    def check_taken(cls, config: ConfigT, name: str, taken: StageConfig, upstream: str) -> None:
+    def check_taken(cls, config: ConfigT, name: str, taken: StageConfig, own: Reads, theirs: Reads) -> None:
         """Asked while planning, for each stage whose artifact it takes.
 
         Args:
             config: of this stage.
             name: of that one.
             taken: its configuration.
-            upstream: name of the stage whose rows this one reads.
+            own: what this stage reads.
+            theirs: what that one reads.
 
         Raises:
             ConfigError: that stage leaves something this one cannot work with.

@@ -18,7 +18,6 @@ from safetensors.numpy import load_file
 
 from kxbatch.data.arrays import Arrays
 from kxbatch.data.row_draws import held_out, row_keys
-from kxbatch.errors import DataError
 from kxbatch.spec.model import StageConfig
 from kxbatch.stages.base import (
     Artifact,
@@ -28,6 +27,7 @@ from kxbatch.stages.base import (
     FoldStage,
     Mapped,
     Phase,
+    Reads,
     trained_path,
     trained_stage,
 )
@@ -104,9 +104,9 @@ class Density(FoldStage[DensityConfig]):
             check_kinds([name for name in kinds if name != config.fit_on], kinds)
 
     @classmethod
-    def check_taken(cls, config: DensityConfig, name: str, taken: StageConfig, upstream: str) -> None:
+    def check_taken(cls, config: DensityConfig, name: str, taken: StageConfig, own: Reads, theirs: Reads) -> None:
         """A model of the same columns, that has held out what calibrates; lists as the search left them."""
-        check_model(config, name, taken, upstream)
+        check_model(config, name, taken, own, theirs)
 
     def identity(self) -> dict[str, str]:
         """Digests of a model and of a calibration from outside the job."""
@@ -134,7 +134,7 @@ class Density(FoldStage[DensityConfig]):
     def semantic(self, phase: Phase) -> dict[str, Any]:
         """Scores and kept columns change no calibration; when to refit decides no row."""
         values = super().semantic(phase)
-        left_out = {"refit", "max_drift"} | ({"score", "labels", "keep"} if phase == "fold" else set())
+        left_out = {"refit", "max_drift", "labels"} | ({"score", "keep"} if phase == "fold" else set())
         return {key: value for key, value in values.items() if key not in left_out}
 
     @property
@@ -155,18 +155,29 @@ class Density(FoldStage[DensityConfig]):
         return _tagged(_LEARNED, estimator.learn(rows.values[fits & ~held])) | _tagged(_SAMPLE, sample)
 
     def merge(self, a: Arrays, b: Arrays) -> Arrays:
-        """What was learned from both, and the calibration rows with the smallest keys."""
-        ours, theirs = _untagged(_SAMPLE, a), _untagged(_SAMPLE, b)
-        if not len(ours["keys"]) or not len(theirs["keys"]):
-            sample = ours if len(ours["keys"]) else theirs
-        else:
-            both = self._together(ours, theirs)
-            first = np.argsort(both["keys"], kind="stable")[: self.config.calibration_rows]
-            sample = {name: array[first] for name, array in both.items()}
-        if self.config.estimator != "gaussian":
-            return _tagged(_SAMPLE, sample)
-        learned = self._gaussian().unite(_untagged(_LEARNED, a), _untagged(_LEARNED, b))
-        return _tagged(_LEARNED, learned) | _tagged(_SAMPLE, sample)
+        """What was learned from both, and the calibration rows with the smallest keys.
+
+        Where rows of the two have different widths, those of the larger number stay, and `map` sets the others aside.
+        """
+        if self.config.estimator == "gaussian":
+            return self._merge_gaussian(a, b)
+        return _tagged(_SAMPLE, self._together(_untagged(_SAMPLE, a), _untagged(_SAMPLE, b)))
+
+    def _merge_gaussian(self, a: Arrays, b: Arrays) -> Arrays:
+        learned = [_untagged(_LEARNED, state) for state in (a, b)]
+        first, second = (int(one["n"]) for one in learned)
+        if not first or not second or not np.array_equal(learned[0]["widths"], learned[1]["widths"]):
+            return a if first >= second else b
+        sample = self._together(_untagged(_SAMPLE, a), _untagged(_SAMPLE, b))
+        return _tagged(_LEARNED, self._gaussian().unite(*learned)) | _tagged(_SAMPLE, sample)
+
+    def _together(self, a: Arrays, b: Arrays) -> Arrays:
+        """Rows of two samples with the smallest keys."""
+        if not len(a["keys"]) or not len(b["keys"]):
+            return a if len(a["keys"]) else b
+        both = {name: np.concatenate([a[name], b[name]]) for name in a}
+        first = np.argsort(both["keys"], kind="stable")[: self.config.calibration_rows]
+        return {name: array[first] for name, array in both.items()}
 
     def drift(self, pinned: Arrays, current: Arrays) -> float:
         """Largest distance of the two distributions of densities; of the gaussian, of what it was fitted on."""
@@ -185,8 +196,6 @@ class Density(FoldStage[DensityConfig]):
         calibration = np.sort(found[np.isfinite(found)])
         facts = self._facts(estimator, calibration) | estimator.facts(sample)
         levels = facts["levels"]
-        if facts["shape"] is not None and len(self.data_columns) == 1:
-            facts["image"] = {"column": self.data_columns[0], "levels": estimator.levels}
         facts["compression"] = code_lengths(sample, levels) if levels else None
         arrays = {CALIBRATION: {"log_density": calibration}} | ({FITTED: fitted} if fitted else {})
         return Artifact(arrays, {FACTS: facts})
@@ -217,11 +226,11 @@ class Density(FoldStage[DensityConfig]):
         if self.config.estimator != "knn":
             good &= ~np.isnan(scored.log_density)
         columns = self._columns(estimator, rows.values, scored)
-        seen = (
+        found, places = (
             columns[name].filter(pa.array(good)).drop_null().to_numpy()
             for name in ("log_density", "density_percentile")
         )
-        context.counters.update(counted(*seen))
+        context.counters.update(counted(found, places, self._fit["log_density"], int((~good).sum())))
         reasons = np.full(len(table), "", object)
         reasons[np.flatnonzero(rows.usable)[~good]] = "no-density"
         words = {
@@ -234,7 +243,7 @@ class Density(FoldStage[DensityConfig]):
     @property
     def has_gate(self) -> bool:
         """Rows are remembered even without limits, so that a limit set later has something to compare with."""
-        return True
+        return self.config.estimator != "knn"
 
     def judge(self, new: Mapping[str, float], before: Mapping[str, float]) -> list[str]:
         """Share of rows below a percentile, and move of the mean."""
@@ -245,20 +254,6 @@ class Density(FoldStage[DensityConfig]):
     def remarks(self, counters: Mapping[str, float]) -> list[str]:
         """Estimates that hang on a few samples."""
         return few_samples(counters, self.config.samples)
-
-    def _together(self, a: Arrays, b: Arrays) -> Arrays:
-        """Rows of two samples.
-
-        Raises:
-            DataError: they are of different widths.
-        """
-        for name in a:
-            if a[name].shape[1:] != b[name].shape[1:]:
-                raise DataError(
-                    f"columns {', '.join(self.data_columns)}: shards do not go together: rows of {a[name].shape[1]} and of "
-                    f"{b[name].shape[1]} values; a density is of rows of one width"
-                )
-        return {name: np.concatenate([a[name], b[name]]) for name in a}
 
     def _calibration(self, state: Arrays, sample: Arrays) -> npt.NDArray[np.float64]:
         """Densities of a sample under what was learned in a state."""
@@ -282,7 +277,7 @@ class Density(FoldStage[DensityConfig]):
             given = scored.columns.get(name)
             columns[name] = pa.nulls(len(found), kind) if given is None else pa.array(given, kind, from_pandas=True)
         columns["density_percentile"] = pa.array(percentiles(found, calibration), from_pandas=True)
-        score = SCORES[self.config.score](found, calibration, values)
+        score = SCORES[self.config.score](found, calibration, values, estimator.levels)
         columns["density_score"] = pa.array(score, from_pandas=True)
         more = {name: array for name, array in scored.columns.items() if name not in columns}
         return columns | {name: pa.array(array) for name, array in more.items()}
@@ -306,7 +301,6 @@ class Density(FoldStage[DensityConfig]):
             "labels": config.labels,
             "levels": estimator.levels,
             "shape": None,
-            "image": None,
             "calibration": {"rows": len(calibration), **mean} if len(calibration) else None,
             "convergence": [],
             "latent": None,

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from kxbatch.errors import ConfigError
 from kxbatch.spec.model import Config, Operational, StageConfig
-from kxbatch.stages.base import trained_stage
+from kxbatch.stages.base import Reads, trained_stage
 from kxbatch.stages.density_gate import PERCENTILES
 from kxbatch.stages.vae import VaeConfig
 
@@ -27,7 +27,7 @@ class GateConfig(Config):
     max_mean_drift: float | None = Field(
         None,
         gt=0,
-        description="largest move of the mean log-density of new rows, in standard deviations of the rows before",
+        description="largest move of the mean log-density of new rows, in robust standard deviations of the calibration rows",
     )
 
     @field_validator("percentile")
@@ -106,6 +106,17 @@ class DensityConfig(StageConfig):
             raise ValueError("score = 'typicality' needs calibration rows: calibration_share above 0")
         if self.gate.max_share_below_percentile is not None and not calibrates:
             raise ValueError("gate.max_share_below_percentile needs calibration rows: calibration_share above 0")
+        gated = self.gate.max_share_below_percentile is not None or self.gate.max_mean_drift is not None
+        if gated and self.refit != "never":
+            raise ValueError(
+                f"refit = '{self.refit}' fits the very rows that a gate is to find; leave the gate's limits out, or refit = 'never'"
+            )
+        if gated and self.estimator == "knn":
+            raise ValueError(
+                "estimator = 'knn' has no gate: new rows change the densities of all others; use 'gaussian' or 'iwae'"
+            )
+        if self.gate.max_mean_drift is not None and not calibrates:
+            raise ValueError("gate.max_mean_drift needs calibration rows: calibration_share above 0")
         if self.columns is not None and len(set(self.columns)) < len(self.columns):
             raise ValueError("columns names a column twice")
         if self.reference is not None and self.estimator == "knn":
@@ -115,7 +126,7 @@ class DensityConfig(StageConfig):
         return self
 
 
-def check_model(config: DensityConfig, name: str, taken: StageConfig, upstream: str) -> None:
+def check_model(config: DensityConfig, name: str, taken: StageConfig, own: Reads, theirs: Reads) -> None:
     """Whether a stage leaves what this one needs: a model of the same columns, that has held out what calibrates; or lists.
 
     Raises:
@@ -123,16 +134,18 @@ def check_model(config: DensityConfig, name: str, taken: StageConfig, upstream: 
     """
     if config.estimator == "knn":
         _check_lists(name, taken)
-        if upstream != name:
+        if own.upstream != name:
             raise ConfigError(
-                f"model = 'stage:{name}', but the lists it reads are those of '{upstream}'; set input = '{name}'"
+                f"model = 'stage:{name}', but the lists it reads are those of '{own.upstream}'; set input = '{name}'"
             )
         return
     assert isinstance(taken, VaeConfig)
-    if taken.columns != config.columns:
+    learned = [origin for column, origin in theirs.origins.items() if column != taken.fit_on]
+    scored = [origin for column, origin in own.origins.items() if column != config.fit_on]
+    if learned != scored:
         raise ConfigError(
-            f"model = 'stage:{name}' is trained on columns = {_written(taken.columns)}, but this stage has columns = "
-            f"{_written(config.columns)}; write the same in both"
+            f"model = 'stage:{name}' is trained on {', '.join(learned)}, but this stage reads {', '.join(scored)}; "
+            "write the same input and columns in both"
         )
     check_use(config, taken.training.validation_share, discrete=taken.level_count is not None)
 
@@ -172,6 +185,10 @@ def read_reference(config: DensityConfig, columns: tuple[str, ...], model_digest
         ConfigError: it is no artifact of a density stage, or of one that computes something else.
     """
     folder = Path(config.reference or "")
+    if "://" in str(config.reference):
+        raise ConfigError(
+            f"reference = '{config.reference}': a folder that every worker sees is needed, not a URL; copy it there"
+        )
     try:
         facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
         found = {"estimator": facts["estimator"], "columns": tuple(facts["columns"]), "samples": facts["samples"]}
@@ -208,7 +225,3 @@ def _check_lists(name: str, taken: StageConfig) -> None:
             f"model = 'stage:{name}' has metric '{metric}' and reduction '{reduction}', whose scores are no distances; "
             "a density needs metric 'cosine' or 'euclidean' and reduction 'none' or 'centering'"
         )
-
-
-def _written(columns: tuple[str, ...] | None) -> str:
-    return "(none)" if columns is None else str(list(columns))

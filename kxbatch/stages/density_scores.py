@@ -31,24 +31,28 @@ def percentiles(found: Floats, calibration: Floats) -> npt.NDArray[np.float32]:
     return share.astype(np.float32)
 
 
-def _nll(found: Floats, calibration: Floats, values: npt.NDArray[Any]) -> Floats:
+def _nll(found: Floats, calibration: Floats, values: npt.NDArray[Any], levels: int | None) -> Floats:
     return -found
 
 
-def _typicality(found: Floats, calibration: Floats, values: npt.NDArray[Any]) -> Floats:
+def _typicality(found: Floats, calibration: Floats, values: npt.NDArray[Any], levels: int | None) -> Floats:
     """Distance from the mean log-density of the calibration rows: too likely is odd, too (Nalisnick et al. 2019)."""
     distance: Floats = np.abs(found - (calibration.mean() if len(calibration) else np.nan))
     return distance
 
 
-def _complexity(found: Floats, calibration: Floats, values: npt.NDArray[Any]) -> Floats:
+def _complexity(found: Floats, calibration: Floats, values: npt.NDArray[Any], levels: int | None) -> Floats:
     """-log p less the length of the row's levels after zlib (Serra et al. 2020): simple images are likely for any model."""
-    kind = np.uint8 if values.max(initial=0) < 256 else np.uint16
-    lengths = np.array([len(zlib.compress(row.tobytes(), 9)) - _EMPTY for row in values.astype(kind)], np.float64)
+    lengths = np.array([len(zlib.compress(row.tobytes(), 9)) - _EMPTY for row in packed(values, levels)], np.float64)
     return -found - lengths * (8 * float(np.log(2.0)))
 
 
-SCORES: dict[str, Callable[[Floats, Floats, npt.NDArray[Any]], Floats]] = {
+def packed(values: Floats, levels: int | None) -> npt.NDArray[np.unsignedinteger]:
+    """Whole levels in as few bytes as hold all of them."""
+    return values.astype(np.uint8 if levels is not None and levels <= 256 else np.uint16)
+
+
+SCORES: dict[str, Callable[[Floats, Floats, npt.NDArray[Any], int | None], Floats]] = {
     "nll": _nll,
     "typicality": _typicality,
     "complexity": _complexity,

@@ -14,13 +14,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from kxbatch.data.images import Pixels, decode, quantise
+from kxbatch.data.images import decode, quantise, shape_of
 from kxbatch.data.quarantine import Rejected
 from kxbatch.data.vectors import is_vector, lengths, to_numpy
 from kxbatch.errors import ConfigError, DataError
 from kxbatch.stages.base import ColumnKind
 
 LARGEST = 1e100  # of a value: beyond it float64 has no room for sums of squares
+MOST_VALUES = 2**28  # of the images of a shard: 2 GB as float64
 Nulls = Literal["refuse", "impute"]
 Shape = tuple[int, int, int]
 Values = npt.NDArray[np.float64]
@@ -160,26 +161,44 @@ class _Reading:
         fitting = np.flatnonzero(length == width)
         values = np.zeros((len(column), width))
         if len(fitting):
-            values[fitting] = to_numpy(column.take(pa.array(fitting)), name)
+            values[fitting] = to_numpy(column.take(pa.array(fitting)), name, np.float64)
         self._finite(name, values)
         return values
 
     def _images(self, name: str, column: pa.ChunkedArray) -> Values:
         null = column.is_null().to_numpy()
         self._set_aside(null, "null-image", f"column '{name}' is null")
-        decoded: list[Pixels | None] = [None if one is None else decode(one) for one in column.to_pylist()]
-        broken = np.array([one is None for one in decoded], bool)
-        self._set_aside(broken, "unreadable-image", f"column '{name}' holds no image that can be read")
+        contents, levels = column.to_pylist(), self._domain.levels
+        shapes = [
+            None if one is None else shape_of(one) for one in contents
+        ]  # told by headers: a small file may hold much
         if self.shape is None:
-            common = Counter(one.shape for one in decoded if one is not None).most_common(1)
+            common = Counter(shape for shape in shapes if shape is not None).most_common(1)
             self.shape = common[0][0] if common else (0, 0, 1)
-        other = np.array([one is not None and one.shape != self.shape for one in decoded], bool)
         height, width, channels = self.shape
+        other = np.array([shape is not None and shape != self.shape for shape in shapes], bool)
         words = f"column '{name}': the image is not {height} x {width} with {channels} channel(s)"
         self._set_aside(other, "image-shape", words)
-        values = np.zeros((len(column), height * width * channels))
-        for row, pixels in enumerate(decoded):
-            if pixels is not None and pixels.shape == self.shape:
-                levels = self._domain.levels
+        broken = np.array([shape is None for shape in shapes], bool)
+        values = np.zeros((len(column), self._fitting(name, int((~broken & ~other).sum()), height * width * channels)))
+        for row in np.flatnonzero(~broken & ~other):
+            pixels = decode(contents[row])
+            if pixels is None or pixels.shape != self.shape:
+                broken[row] = True
+            else:
                 values[row] = (pixels if levels is None else quantise(pixels, levels)).reshape(-1)
+        self._set_aside(broken, "unreadable-image", f"column '{name}' holds no image that can be read")
         return values
+
+    def _fitting(self, name: str, rows: int, width: int) -> int:
+        """The width, if the rows' values fit in memory.
+
+        Raises:
+            DataError: they do not.
+        """
+        if rows * width > MOST_VALUES:
+            raise DataError(
+                f"column '{name}': {rows} images of {width} values in one shard, {rows * width * 8 / 1e9:.1f} GB decoded; make "
+                "them smaller, or set a smaller input.shard_size"
+            )
+        return width

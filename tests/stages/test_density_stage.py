@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 import zlib
@@ -40,6 +41,7 @@ from kxbatch.data.storage import Folder
 from kxbatch.data.vectors import to_arrow
 from kxbatch.engine.lineage import trace
 from kxbatch.errors import ConfigError, KxbatchError
+from kxbatch.stages.density_scores import SCORES
 
 pytestmark = pytest.mark.usefixtures("workplace")
 HUBNESS = {"kind": "hubness", "input": "input", "metric": "euclidean", "column": "v", "k": 3, "keep": ["odd", "v"]}
@@ -86,7 +88,6 @@ def test_importance_sampling_gives_the_columns_of_the_contract() -> None:
     told = facts()
     assert (told["estimator"], told["columns"], told["dim"], told["samples"]) == ("iwae", ["v"], 3, 12)
     assert (told["discrete"], told["likelihood"], told["labels"]) == (False, "gaussian", "odd")
-    assert told["image"] is None
     assert told["shape"] is None
     assert told["compression"] is None
     curve = [point["mean"] for point in told["convergence"]]
@@ -388,8 +389,11 @@ def test_a_row_infinitely_far_from_all_others_is_set_aside_and_calibrates_nothin
         ({"model": None}, ("estimator = 'iwae' needs a model",)),
         ({"estimator": "gaussian"}, ("leave model out",)),
         ({"estimator": "knn"}, ("leave columns out",)),
-        ({"columns": "a"}, ("'stage:vae' is trained on columns = ['v']", "['a']", "write the same in both")),
-        ({"columns": ["v", "a"]}, ("['v', 'a']",)),
+        (
+            {"columns": "a"},
+            ("'stage:vae' is trained on input.v", "reads input.a", "write the same input and columns in both"),
+        ),
+        ({"columns": ["v", "a"]}, ("reads input.v, input.a",)),
         ({"columns": ["v", "v"]}, ("names a column twice",)),
         ({"columns": ["v", "odd"]}, ("'odd' is no number, vector or image column but other",)),
         ({"columns": "w"}, ("no column 'w'",)),
@@ -402,6 +406,9 @@ def test_a_row_infinitely_far_from_all_others_is_set_aside_and_calibrates_nothin
         ({"keep": ["log_density"]}, ("no column 'log_density'",)),
         ({"gate": {"percentile": 2}}, ("percentile = 2", "0.1, 1, 5, 10")),
         ({"gate": {"max_share_below_percentile": 0.1}, "calibration_share": 0}, ("needs calibration rows",)),
+        ({"gate": {"max_mean_drift": 0.1}, "calibration_share": 0}, ("needs calibration rows",)),
+        ({"gate": {"max_mean_drift": 0.1}, "refit": "always"}, ("fits the very rows that a gate is to find",)),
+        ({"reference": "s3://bucket/out/density/_artifact"}, ("not a URL",)),
     ],
 )
 def test_mistakes_are_found_before_anything_runs(density: dict[str, Any], words: tuple[str, ...]) -> None:
@@ -443,23 +450,28 @@ def test_rows_of_another_width_than_the_model_are_set_aside_by_name() -> None:
     assert {(row["error"], row["message"]) for row in rows} == {("vector-length", "column 'v': its length is not 3")}
 
 
-def test_a_shard_of_another_width_than_the_normal_distribution_is_named() -> None:
+def test_rows_of_another_width_than_the_normal_distribution_are_set_aside() -> None:
     write((), table=widths(100, 0, 3))
     done(job(gaussian()))
-    write((), "b", table=widths(30, 500, 5))
-    result = run(job(gaussian()))
-    assert result.exit_code == 3
-    assert "columns v: shards do not go together: rows of 3 and of 5 values" in result.message
+    pinned = calibration()
+    write((), "b", table=widths(30, 500, 5))  # a shard in which all rows are so
+    done(job(gaussian()))
+    assert parts().height == 100
+    assert len(aside()) == 30
+    assert {error for _, error in aside()} == {"vector-length"}
+    assert (calibration() == pinned).all()
 
 
-def test_shards_of_different_widths_have_no_common_normal_distribution() -> None:
-    column = pa.array([[1.0 + i, 2.0, 3.0 - i * i] for i in range(60)] + [[1.0, 2.0]] * 60, pa.list_(pa.float32()))
-    for first, name in ((0, "a"), (60, "b")):
-        ids = [f"r{i:04d}" for i in range(first, first + 60)]
-        write((), name, table=pa.table({"id": ids, "v": column[first : first + 60]}))
-    result = run(job(gaussian()))
-    assert result.exit_code == 3
-    assert "columns v: shards do not go together" in result.message
+def test_of_different_widths_those_of_most_rows_are_fitted() -> None:
+    column = pa.array(
+        [[1.0, 2.0]] * 40 + [[1.0 + i, 2.0 + i % 7, 3.0 - i * i] for i in range(60)], pa.list_(pa.float32())
+    )
+    for first, last, name in ((0, 40, "a"), (40, 100, "b")):
+        ids = [f"r{i:04d}" for i in range(first, last)]
+        write((), name, table=pa.table({"id": ids, "v": column[first:last]}))
+    done(job(gaussian()))
+    assert parts().height == 60
+    assert len(aside()) == 40
 
 
 def test_rows_that_say_nothing_have_no_normal_distribution() -> None:
@@ -600,3 +612,67 @@ def test_a_null_inside_a_vector_sets_its_row_aside() -> None:
     write(range(60), table=table.set_column(1, "v", column))
     done(job(gaussian()))
     assert aside() == [("r00007", "not-finite")]
+
+
+def test_a_model_of_another_stages_column_of_the_same_name_is_refused() -> None:
+    write(range(60))
+    whiten = {"kind": "whiten", "column": "v", "input": "input"}
+    first, second = (whiten | {"name": name, "beta": beta} for name, beta in (("w1", 1.0), ("w2", 0.1)))
+    model = vae(input="w1", columns="whitened")
+    refused(
+        job(first, second, model, iwae(input="w2", columns="whitened")), "trained on w1.whitened", "reads w2.whitened"
+    )
+    kept = gaussian(name="kept", input="w1", columns="whitened", keep=["whitened"])
+    done(job(first, model, kept, iwae(input="kept", columns="whitened")))  # the same column, passed on
+
+
+def test_a_row_has_the_same_complexity_whatever_lies_beside_it() -> None:
+    row, other = np.arange(12) % 5, np.full(12, 300)
+    score = SCORES["complexity"]
+    alone = score(np.array([-7.0]), np.empty(0), row[None].astype(float), 400)
+    beside = score(np.array([-7.0, -9.0]), np.empty(0), np.stack([row, other]).astype(float), 400)
+    assert alone[0] == beside[0]
+
+
+def test_vectors_of_doubles_keep_their_digits() -> None:
+    """Seconds since 1970, a few apart: float32 cannot tell them."""
+    rng = np.random.default_rng(0)
+    seconds = 1.7e9 + rng.normal(0, 0.5, (80, 2))
+    columns = {"id": [f"r{i}" for i in range(80)], "v": pa.array(list(seconds)), "a": seconds[:, 0], "b": seconds[:, 1]}
+    write((), table=pa.table(columns))
+    done(job(gaussian(), gaussian(name="numbers", input="input", columns=["a", "b"])))
+    np.testing.assert_allclose(parts()["log_density"], parts("numbers")["log_density"], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"held_out": float("nan")}, ("config.json", "held_out")),
+        ({"widths": [7]}, ("do not agree",)),
+        ({"network.hidden": ["a"]}, ("network.hidden",)),
+        ({"network.latent": -1}, ("network.latent",)),
+        ({"network.scale_size": "x"}, ("network.scale_size",)),
+        ({"network.hidden": [2**24]}, ("config.json and model.safetensors do not belong together",)),  # 200 MB a layer
+        ({"network.likelihood": "poisson"}, ("network.likelihood",)),
+    ],
+)
+def test_a_model_folder_that_was_tampered_with_is_refused(change: dict[str, Any], words: tuple[str, ...]) -> None:
+    write(range(60))
+    done(job(vae()))
+    shutil.copytree("out/d/vae/_artifact", "model")
+    found = json.loads(Path("model/config.json").read_text())
+    for key, value in change.items():
+        *path, last = key.split(".")
+        target = found
+        for part in path:
+            target = target[part]
+        target[last] = value
+    Path("model/config.json").write_text(json.dumps(found))
+    try:
+        result = run(job(iwae(model="model"), output="out/e"))
+        assert result.exit_code == 2
+        said = result.message
+    except ConfigError as error:
+        said = str(error)
+    for word in words:
+        assert word in said

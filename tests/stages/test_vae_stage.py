@@ -166,7 +166,6 @@ def test_images() -> None:
     assert (config()["network"]["shape"], config()["widths"], config()["network"]["levels"]) == ([6, 5, 1], [30], 5)
     told = facts()
     assert (told["dim"], told["discrete"], told["shape"]) == (30, True, [6, 5, 1])
-    assert told["image"] == {"column": "image", "levels": 5}
     assert told["compression"]["rows"] == told["calibration"]["rows"] > 10
     frame = parts()
     assert frame.height == 120
@@ -196,7 +195,6 @@ def test_a_vector_may_be_an_image() -> None:
     )
     done(job(vae(network="conv", hidden=[4], shape=[3, 2, 2]), iwae()))
     assert facts()["shape"] == [3, 2, 2]
-    assert facts()["image"] == {"column": "v", "levels": None}
     for changes, words in (
         ({"network": "conv"}, "network = 'conv' wants images"),
         ({"shape": [5, 5]}, "12 values a row"),

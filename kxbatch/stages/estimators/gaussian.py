@@ -23,24 +23,22 @@ class GaussianEstimator(Estimator):
     def __init__(self, columns: tuple[str, ...]) -> None:
         self._columns = columns
         self._gaussian: Gaussian
+        self._widths: tuple[int, ...] | None = None  # of those it was fitted on
+        self._seen: tuple[int, ...] = ()
 
     def read(self, table: pa.Table) -> Rows:
-        """Any finite numbers."""
-        found = read_numeric(table, self._columns, Domain(None))
+        """Finite numbers, of the widths it was fitted on; before that, of those that most rows of the table have."""
+        found = read_numeric(table, self._columns, Domain(None, widths=self._widths))
+        self._seen = found.widths
         return Rows(found.values, found.usable, found.rejected)
 
     def learn(self, values: npt.NDArray[Any]) -> Arrays:
-        """Moments, in float64: columns of different units lie far apart."""
-        return fold(values, exact=True).to_arrays()
+        """Moments, in float64: columns of different units lie far apart; and the widths of the columns."""
+        return fold(values, exact=True).to_arrays() | {"widths": np.array(self._seen)}
 
     def unite(self, a: Arrays, b: Arrays) -> Arrays:
-        """Moments of both."""
-        if not int(a["n"]) or not int(b["n"]):
-            return b if not int(a["n"]) else a
-        try:
-            return merge(Moments.from_arrays(a), Moments.from_arrays(b)).to_arrays()
-        except ValueError as error:
-            raise DataError(f"columns {', '.join(self._columns)}: shards do not go together: {error}") from None
+        """Moments of both, which have the same widths."""
+        return merge(Moments.from_arrays(a), Moments.from_arrays(b)).to_arrays() | {"widths": a["widths"]}
 
     def sample(self, values: npt.NDArray[Any], keys: Keys) -> Arrays:
         """The rows themselves: their density is known once all moments are."""
@@ -52,27 +50,21 @@ class GaussianEstimator(Estimator):
             found = fit_gaussian(Moments.from_arrays(learned))
         except ValueError as error:
             raise DataError(f"columns {', '.join(self._columns)}: no normal distribution: {error}") from None
-        return {"mean": found.mean, "whitener": found.whitener, "log_peak": np.array(found.log_peak)}
+        arrays = {"mean": found.mean, "whitener": found.whitener, "log_peak": np.array(found.log_peak)}
+        return arrays | {"widths": learned["widths"]}
 
     def load(self, fitted: Arrays) -> None:
         """The distribution."""
         self._gaussian = Gaussian(fitted["mean"], fitted["whitener"], float(fitted["log_peak"]))
         self.dim = len(self._gaussian.mean)
+        self._widths = tuple(int(width) for width in fitted["widths"])
 
     def calibration(self, sample: Arrays) -> Floats:
         """Exact."""
         return log_density(self._gaussian, sample["values"])
 
     def score(self, values: npt.NDArray[Any], keys: Keys) -> Scored:
-        """Exact.
-
-        Raises:
-            DataError: the rows have another width than those it was fitted on.
-        """
-        if len(values) and values.shape[1] != self.dim:
-            raise DataError(
-                f"columns {', '.join(self._columns)}: {values.shape[1]} values a row, but the distribution was fitted on {self.dim}"
-            )
+        """Exact."""
         return Scored(log_density(self._gaussian, values.reshape(len(values), self.dim)))
 
     def facts(self, sample: Arrays) -> dict[str, Any]:

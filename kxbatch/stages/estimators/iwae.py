@@ -17,12 +17,14 @@ from kxbatch.models.importance import by_samples, ladder
 from kxbatch.models.trained_vae import TrainedVae, vae_digest
 from kxbatch.models.vae import Vae
 from kxbatch.models.vae_scoring import Scorer
+from kxbatch.stages.density_gate import few_threshold
+from kxbatch.stages.density_scores import packed
 from kxbatch.stages.estimators.base import Estimator, Floats, Rows, Scored
 from kxbatch.stages.numeric import Domain, read_numeric
 
 ACTIVE = 0.01  # variance of the posterior means above which a latent dimension says something (Burda et al. 2016)
-FEW = 10  # effective samples; below, the estimate hangs on a handful of them
-LADDER_ROWS = 256  # of a shard for which the estimate is taken at fewer samples, too
+LADDER_ROWS = 256  # for which the estimate is taken at fewer samples, too: those with the smallest keys
+_WEIGHTS_AT_ONCE = 2**21
 
 
 class ImportanceEstimator(Estimator):
@@ -44,13 +46,7 @@ class ImportanceEstimator(Estimator):
         check_columns(str(folder), self.trained, columns)
         weights, self._inputs = self.trained.unpack(folder)
         self.model_digest = vae_digest(folder)
-        model = Vae(self.trained.network)
-        try:
-            model.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
-        except RuntimeError as error:
-            raise ConfigError(
-                f"'{folder}': config.json and model.safetensors do not belong together: {error}"
-            ) from None
+        model = _filled(self.trained, weights, folder)
         self._columns = columns
         device = "cuda" if gpus and torch.cuda.is_available() else "cpu"
         self._scorer = Scorer(model.eval().to(device), samples, seed, threads)
@@ -70,15 +66,17 @@ class ImportanceEstimator(Estimator):
         found, posterior = self._scorer.estimate(u, keys)
         kl = 0.5 * (posterior.mean.square() + (2 * posterior.log_scale).exp() - 1) - posterior.log_scale
         curve = np.full((len(u), len(ladder(self._scorer.samples))), np.nan)
-        some = slice(0, LADDER_ROWS)
-        curve[some] = by_samples(self._scorer.log_weights(u[some], keys[some])).numpy() + jacobian[some, None]
+        step = max(1, _WEIGHTS_AT_ONCE // self._scorer.samples)
+        for at in range(0, min(LADDER_ROWS, len(u)), step):
+            some = slice(at, min(at + step, LADDER_ROWS))
+            curve[some] = by_samples(self._scorer.log_weights(u[some], keys[some])).numpy() + jacobian[some, None]
         arrays = {
             "log_density": found.log_density.numpy() + jacobian,
             "mean": posterior.mean.numpy(),
             "kl": kl.numpy(),
             "curve": curve,
         }
-        return arrays | ({"levels": _packed(values, self.levels)} if self.levels else {})
+        return arrays | ({"levels": packed(values, self.levels)} if self.levels else {})
 
     def fit(self, learned: Arrays) -> Arrays:
         """The model is fitted already."""
@@ -101,7 +99,7 @@ class ImportanceEstimator(Estimator):
             "elbo": found.elbo.numpy() + jacobian,
             "largest_weight": found.largest.numpy().astype(np.float32),
         }
-        few = int((found.ess < min(FEW, self._scorer.samples / 2)).sum())
+        few = int((found.ess < few_threshold(self._scorer.samples)).sum())
         return Scored(found.log_density.numpy() + jacobian, columns, {"rows_with_few_samples": few})
 
     def facts(self, sample: Arrays) -> dict[str, Any]:
@@ -111,9 +109,25 @@ class ImportanceEstimator(Estimator):
         return facts | sample_facts(sample, ladder(self._scorer.samples))
 
 
+def _filled(trained: TrainedVae, weights: Arrays, folder: Path) -> Vae:
+    """The network with its weights; nothing is allocated before their shapes are known to fit.
+
+    Raises:
+        ConfigError: they do not.
+    """
+    with torch.device("meta"):
+        model = Vae(trained.network)
+    try:
+        model.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()}, assign=True)
+    except RuntimeError as error:
+        raise ConfigError(f"'{folder}': config.json and model.safetensors do not belong together: {error}") from None
+    return model
+
+
 def sample_facts(sample: Arrays, sizes: list[int]) -> dict[str, Any]:
     """What a sample of rows says of the estimate and of the model."""
-    curve = sample["curve"][np.isfinite(sample["curve"]).all(axis=1)]
+    curve = sample["curve"][:LADDER_ROWS]  # rows are in the order of their keys; later ones have it by chance
+    curve = curve[np.isfinite(curve).all(axis=1)]
     facts: dict[str, Any] = {"convergence": [], "latent": None}
     if len(curve):
         means, errors = curve.mean(axis=0), curve.std(axis=0) / np.sqrt(len(curve))
@@ -137,8 +151,3 @@ def check_columns(model: str, trained: TrainedVae, columns: tuple[str, ...]) -> 
             f"model = '{model}' was trained on {', '.join(trained.columns)}, not on {', '.join(columns)}; "
             f"set columns = {list(trained.columns)}, or train a model on these"
         )
-
-
-def _packed(values: Floats, levels: int | None) -> npt.NDArray[np.unsignedinteger]:
-    """Whole levels in as few bytes as hold them."""
-    return values.astype(np.uint8 if levels is not None and levels <= 256 else np.uint16)
