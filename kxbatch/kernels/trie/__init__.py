@@ -1,5 +1,19 @@
 """Prefix tries of token sequences in flat arrays: what a constrained decoder may say next, for a batch at a time."""
 
+from kxbatch.kernels.trie.automaton import Automaton, Prefixes, find, longest_prefix
 from kxbatch.kernels.trie.keys import Keys, merge_keys, sort_keys, token_dtype
+from kxbatch.kernels.trie.trie import Allowed, Completions, Trie
 
-__all__ = ["Keys", "merge_keys", "sort_keys", "token_dtype"]
+__all__ = [
+    "Allowed",
+    "Automaton",
+    "Completions",
+    "Keys",
+    "Prefixes",
+    "Trie",
+    "find",
+    "longest_prefix",
+    "merge_keys",
+    "sort_keys",
+    "token_dtype",
+]
