@@ -2,6 +2,7 @@
 
 from kxbatch.kernels.trie.automaton import Automaton, Prefixes, find, longest_prefix
 from kxbatch.kernels.trie.keys import Keys, merge_keys, sort_keys, token_dtype
+from kxbatch.kernels.trie.overlay import Overlay
 from kxbatch.kernels.trie.trie import Allowed, Completions, Trie
 
 __all__ = [
@@ -9,6 +10,7 @@ __all__ = [
     "Automaton",
     "Completions",
     "Keys",
+    "Overlay",
     "Prefixes",
     "Trie",
     "find",
