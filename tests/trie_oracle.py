@@ -50,7 +50,7 @@ def assert_equal(trie: Automaton, numbers: dict[Row, int]) -> None:
         numbers: the keys it should hold, with their numbers.
     """
     nodes, states = [of_dictionaries(numbers)], trie.start(1)
-    assert len(trie) == len(numbers)  # type: ignore[arg-type]
+    assert len(trie) == len(numbers)
     while nodes:
         assert_answers(trie, nodes, states)
         allowed = trie.allowed(states)

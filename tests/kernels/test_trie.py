@@ -93,6 +93,13 @@ def test_tokens_widen_with_the_vocabulary(vocabulary: int, dtype: type) -> None:
     assert find(trie, keys_of(rows, vocabulary)).tolist() == [2, 1, 0]
 
 
+def test_a_range_of_keys_builds_the_trie_of_that_range() -> None:
+    rows = [(0, 1), (1, 1), (1, 1, 2), (2,)]
+    keys = keys_of(rows)
+    part = Trie.build(Keys(keys.tokens, keys.starts[1:4]), 7)
+    assert [x.tobytes() for x in part.arrays] == [x.tobytes() for x in built(rows[1:3]).arrays]
+
+
 def test_narrow_tokens_build_a_wide_trie() -> None:
     keys = sort_keys(keys_of([(1, 2), (1, 3, 4)]))[0]
     wide = built([(1, 2), (1, 3, 4)], 2**17)
@@ -132,9 +139,11 @@ def test_arrays_that_make_no_trie_are_refused() -> None:
             Trie.from_arrays(arrays | {name: x.astype(np.float32)})
         with pytest.raises(DataError, match="damaged"):
             Trie.from_arrays(arrays | {name: x.reshape(1, -1)})
-    for name in ("token", "first", "tail", "tail_offset", "inner"):
+    for name in ("token", "first", "tail", "tail_offset", "inner", "below"):
         with pytest.raises(DataError, match="damaged"):
             Trie.from_arrays(arrays | {name: np.concatenate([arrays[name], arrays[name], arrays[name]])})
+    with pytest.raises(DataError, match="contradict"):
+        Trie.from_arrays(arrays | {"root": arrays["root"][:1]})
 
 
 @pytest.mark.parametrize("rows", [[(2,), (1,)], [(1,), (1,)], [(1, 1), (1,)], [(0,), (1, 2), (1, 2)]])

@@ -20,6 +20,9 @@ Numbers = NDArray[np.int64]
 class Automaton(Protocol):
     """Steps of many states at once; see `Trie` for what each call promises."""
 
+    def __len__(self) -> int:
+        """Number of keys."""
+
     @property
     def vocabulary(self) -> int:
         """Tokens are 0 to this, exclusive."""

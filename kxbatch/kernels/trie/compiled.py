@@ -134,7 +134,6 @@ def fill(
             tails += 1
         for d in range(after + 1, before + 1):
             counts[opened[d]] = i + 1 - since[d]
-        # Nodes opened by this key are at most `after` deep, so the next key is below them as well.
     counts[0] = keys
 
 

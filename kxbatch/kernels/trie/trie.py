@@ -196,8 +196,9 @@ def _refuse_misshapen(t: Arrays) -> None:
         x = getattr(t, name)
         if x.shape != (length,) or x.dtype not in dtypes:
             raise DataError(f"array {name} of a trie is {x.dtype} {list(x.shape)}: damaged, build the trie again")
-    fits = inners >= 1 and keys >= 0 and len(t.root) >= 1
-    if not (
-        fits and t.first[-1] == nodes and t.below[1] == keys and t.tail_base[-1] + int(t.tail_offset[-1]) == len(t.tail)
+    some = inners >= 1 and keys >= 0 and len(t.root) >= 1
+    if not some or (
+        (t.first[-1], t.below[1], t.root[-1]) != (nodes, keys, t.first[1])
+        or t.tail_base[-1] + int(t.tail_offset[-1]) != len(t.tail)
     ):
         raise DataError("the arrays of a trie contradict each other: damaged, build the trie again")
