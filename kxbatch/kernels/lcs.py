@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kxbatch.errors import DataError
-from kxbatch.kernels.knn.jit import jit
+from kxbatch.kernels.jit import jit
 from kxbatch.kernels.trie.keys import Keys, Tokens, frozen
 
 Numbers = NDArray[np.int64]

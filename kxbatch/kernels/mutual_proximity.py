@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kxbatch.kernels.knn.jit import jit
+from kxbatch.kernels.jit import jit
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.integer[Any]]

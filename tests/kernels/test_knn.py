@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from kxbatch.kernels import knn
+from kxbatch.kernels.jit import jit
 from kxbatch.kernels.knn import Metric, Neighbors, knn_cross, knn_graph, knn_pair, search
 from kxbatch.kernels.knn.blocks import read_block
 from kxbatch.kernels.knn.compiled import FLUSHED, key_below, key_of, new_candidates, value_of
 from kxbatch.kernels.knn.crew import crew_of
 from kxbatch.kernels.knn.frame import choose_frame
-from kxbatch.kernels.knn.jit import jit
 from kxbatch.kernels.knn.order import locality_labels
 from kxbatch.kernels.knn.pack import pack
 

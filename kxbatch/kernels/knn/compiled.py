@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kxbatch.kernels.knn.jit import jit
+from kxbatch.kernels.jit import jit
 
 LANES = 32
 GROUP = 64  # columns the filter tests at once; blocks are padded to a multiple

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kxbatch.kernels.knn.jit import jit
+from kxbatch.kernels.jit import jit
 
 
 @dataclass(frozen=True)

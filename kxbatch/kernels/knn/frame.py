@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from kxbatch.kernels.jit import jit
 from kxbatch.kernels.knn.blocks import Block
-from kxbatch.kernels.knn.jit import jit
 from kxbatch.kernels.knn.neighbors import Metric
 
 ANCHORS = 2.0**-9, 2.0**20  # their range: times the padding it stays below every level, and finite

@@ -26,11 +26,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from kxbatch.kernels.jit import jit
 from kxbatch.kernels.knn.blocks import Block
 from kxbatch.kernels.knn.compiled import GROUP, LANES, PADDING, Rows
 from kxbatch.kernels.knn.crew import Crew
 from kxbatch.kernels.knn.frame import CHUNK, Frame
-from kxbatch.kernels.knn.jit import jit
 
 EXTRA = 6  # columns beside the vector
 

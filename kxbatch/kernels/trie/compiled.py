@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kxbatch.kernels.knn.jit import jit
+from kxbatch.kernels.jit import jit
 
 Tokens = NDArray[np.unsignedinteger[Any]]
 Numbers = NDArray[np.int64]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kxbatch.kernels.knn.jit import jit
+from kxbatch.kernels.jit import jit
 
 Tokens = NDArray[np.unsignedinteger[Any]]
 Offsets = NDArray[np.int64]
