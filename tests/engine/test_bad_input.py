@@ -82,7 +82,7 @@ def test_missing_column() -> None:
 
 def test_wrong_dtype_of_the_column() -> None:
     jsonl({"doc": "1", "text": 7})
-    refused(embed_only(), "'text' of 'input' is no text column but other")
+    refused(embed_only(), "'text' of 'input' is no text column but number")
     write_vectors(pa.array(["a", "b"]))
     refused(vectors_job(column="vec"), "'vec' of 'input' is no vector column but text")
 
