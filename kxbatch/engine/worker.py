@@ -40,7 +40,8 @@ from kxbatch.engine.units import Unit
 from kxbatch.errors import BudgetExceeded, ConfigError, DataError, FatalError, KxbatchError
 from kxbatch.spec.model import InputSection, Resources
 from kxbatch.spec.training import TrainingConfig
-from kxbatch.stages.base import Context, FoldStage, PairsStage, Side, Stage, TrainStage, accounting_phase, checked_rows
+from kxbatch.stages.base import Context, FoldStage, Stage, TrainStage, accounting_phase, checked_rows
+from kxbatch.stages.pairs import PairsStage, Side
 from kxbatch.stages.registry import stage_types
 from kxbatch.stages.task import Task
 

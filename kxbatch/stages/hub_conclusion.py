@@ -11,7 +11,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from kxbatch.data.arrays import Arrays
-from kxbatch.stages.base import Artifact, Corpus, Patch
+from kxbatch.stages.base import Artifact
+from kxbatch.stages.pairs import Corpus, Patch
 
 if TYPE_CHECKING:
     from kxbatch.stages.hubness import HubnessConfig

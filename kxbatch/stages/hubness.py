@@ -17,18 +17,8 @@ from pydantic import Field, model_validator
 from kxbatch.data.arrays import Arrays
 from kxbatch.errors import DataError
 from kxbatch.spec.model import StageConfig
-from kxbatch.stages.base import (
-    Artifact,
-    Column,
-    Context,
-    Corpus,
-    FoldStage,
-    Mapped,
-    PairsStage,
-    Patch,
-    Phase,
-    Side,
-)
+from kxbatch.stages.base import Artifact, Column, Context, FoldStage, Mapped, Phase
+from kxbatch.stages.pairs import Corpus, PairsStage, Patch, Side
 from kxbatch.stages.rows import rejections, usable_vectors
 
 Reduction = Literal[

@@ -25,7 +25,8 @@ from kxbatch.engine.units import Unit, state_file
 from kxbatch.engine.worker import Worker, row_numbers
 from kxbatch.errors import FatalError
 from kxbatch.spec.fingerprint import fingerprint
-from kxbatch.stages.base import Context, Corpus, PairsStage, Patch
+from kxbatch.stages.base import Context
+from kxbatch.stages.pairs import Corpus, PairsStage, Patch
 
 BLOCKS = f"{BOOKKEEPING}/blocks.json"
 PATCHES = f"{BOOKKEEPING}/patches.json"
