@@ -1,0 +1,129 @@
+"""A graph from its files: found, checked against their digests, mapped into memory, changes applied."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from kxbatch.data.documents import Document, FileName, read_sealed
+from kxbatch.data.mapped_arrays import map_arrays
+from kxbatch.data.storage import Folder
+from kxbatch.errors import ConfigError, DataError, FatalError
+from kxbatch.kernels.trie import Trie
+from kxbatch.models.graph.build import PARTS, Built
+from kxbatch.models.graph.facts import Facts
+from kxbatch.models.graph.graph import Graph
+from kxbatch.models.graph.journal import JOURNAL, read_journal
+from kxbatch.models.graph.tokenizer import GraphTokenizer
+
+TRIE, FACTS, TOKENIZER, ABOUT = "trie.safetensors", "facts.safetensors", "tokenizer.json", "graph.json"
+ARTIFACT, CARD = "_artifact", "card.json"  # as the engine calls them
+MEND = "build the graph again: `kxbatch kg build`, or `kxbatch run` with its job"
+
+
+class _Card(Document):
+    files: dict[FileName, str]
+
+
+_CARD = TypeAdapter(_Card)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a graph lies.
+
+    Attributes:
+        artifact: folder of its files.
+        changes: folder of its journal: that of the stage, or the artifact's own where it lies by itself.
+    """
+
+    artifact: Path
+    changes: Path
+
+    @property
+    def journal(self) -> Path:
+        """The file of the changes."""
+        return self.changes / JOURNAL
+
+
+def find_graph(folder: Path) -> Place:
+    """The graph that an output folder, a stage's folder or an artifact holds.
+
+    Raises:
+        ConfigError: there is none, or several.
+    """
+    found = [path.parent for path in (folder / ABOUT, folder / ARTIFACT / ABOUT) if path.is_file()]
+    found = found or sorted(path.parent for path in folder.glob(f"*/{ARTIFACT}/{ABOUT}"))
+    if len(found) > 1:
+        raise ConfigError(
+            f"{folder}: several graphs, {', '.join(p.parent.name for p in found)}; name the folder of one"
+        )
+    if not found:
+        what = "no graph in here" if folder.is_dir() else "no such folder"
+        raise ConfigError(f"{folder}: {what}; give the output of `kxbatch kg build`, or the folder of a graph stage")
+    artifact = found[0].resolve()
+    return Place(artifact, artifact.parent if artifact.name == ARTIFACT else artifact)
+
+
+def open_graph(folder: Path) -> Graph:
+    """See `Graph.open`."""
+    place = find_graph(folder)
+    files = _checked_files(place.artifact)
+    about = json.loads((place.artifact / ABOUT).read_bytes())
+    if about.get("order") not in PARTS:
+        raise DataError(f"{place.artifact / ABOUT}: order {about.get('order')!r} is unknown; {MEND}")
+    text = (place.artifact / TOKENIZER).read_text(encoding="utf-8")
+    tokenizer = GraphTokenizer.from_json(text, about["separator"], about["pad"])
+    trie = Trie.from_arrays(map_arrays(place.artifact / TRIE, MEND))
+    facts = Facts.from_arrays(map_arrays(place.artifact / FACTS, MEND))
+    said = json.dumps([files[name] for name in (TRIE, FACTS, TOKENIZER)] + [about["order"], about["separator"]])
+    graph = Graph.over(
+        Built(trie, facts),
+        tokenizer,
+        about["order"],
+        hashlib.sha256(said.encode()).hexdigest(),
+        splits_meaning=about["splits_meaning"],
+    )
+    return graph.with_changes(read_journal(place.journal), missing="ignore")
+
+
+def _checked_files(artifact: Path) -> Mapping[str, Any]:
+    """Digests by name, all of which hold.
+
+    Raises:
+        DataError: a file is gone or has changed.
+    """
+    try:
+        card = read_sealed(Folder(str(artifact)), CARD, _CARD, MEND)
+    except FatalError as error:
+        raise DataError(str(error)) from None
+    missing = sorted({TRIE, FACTS, TOKENIZER, ABOUT} - set(card["files"] if card else ()))
+    if card is None or missing:
+        raise DataError(f"{artifact / CARD}: {'missing' if card is None else f'says nothing of {missing}'}; {MEND}")
+    names = sorted({TRIE, FACTS, TOKENIZER, ABOUT}, key=lambda name: -_size(artifact / name))
+    with ThreadPoolExecutor() as pool:  # hashing leaves other threads alone
+        for name, digest in zip(names, pool.map(lambda name: _digest(artifact / name), names), strict=True):
+            if digest != card["files"][name]:
+                problem = "missing" if digest is None else "damaged, it is not what its digest says"
+                raise DataError(f"{artifact / name}: {problem}; {MEND}")
+    files: Mapping[str, Any] = card["files"]
+    return files
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0
+
+
+def _digest(file: Path) -> str | None:
+    try:
+        with file.open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()
+    except FileNotFoundError:
+        return None
