@@ -9,13 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from kxbatch.data.arrays import Arrays
+from kxbatch.data.arrays import DTYPES, Arrays
 from kxbatch.errors import DataError
 
-_DTYPES = {
-    "BOOL": np.bool_, "U8": np.uint8, "I8": np.int8, "U16": np.uint16, "I16": np.int16, "U32": np.uint32, "I32": np.int32,
-    "U64": np.uint64, "I64": np.int64, "F16": np.float16, "F32": np.float32, "F64": np.float64,
-}  # fmt: skip
 _LENGTH = 8  # bytes of the length of the header, little-endian
 
 
@@ -49,7 +45,8 @@ def map_arrays(path: Path, mend: str = "`kxbatch run` makes it again") -> Arrays
 def _view(content: np.ndarray[Any, Any], entry: dict[str, Any]) -> np.ndarray[Any, Any]:
     """One array, by its header."""
     first, last = entry["data_offsets"]
-    dtype, shape = np.dtype(_DTYPES[entry["dtype"]]).newbyteorder("<"), tuple(entry["shape"])
+    dtype, shape = np.dtype(DTYPES[entry["dtype"]]).newbyteorder("<"), tuple(entry["shape"])
     if not 0 <= first <= last or last - first != math.prod(shape) * dtype.itemsize:
         raise ValueError(f"an array of shape {list(shape)} in {last - first} bytes")
-    return content[first:last].view(dtype).reshape(shape)
+    view: np.ndarray[Any, Any] = content[first:last].view(dtype).reshape(shape)
+    return view

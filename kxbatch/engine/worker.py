@@ -198,18 +198,14 @@ class Worker:
             context.patch = read_arrays(self.folder, unit.task["patch"])
         mapped = self._stage.map(table, context)
         checked_rows(self._a.stage, table.num_rows, mapped)
-        out = self._assemble(table, mapped.columns, [r.row for r in mapped.rejected])
+        out = self._assemble(table, mapped.columns, mapped.rejected)
         self._retract(unit)
         published = publish_part(self.folder, unit.file, out, self._a.footer | dict(unit.task["footer"]))
         rejected = [*unread, *mapped.rejected]
         return _Result(published, table.num_rows + len(unread), out.num_rows, rejected)
 
-    def _assemble(self, table: pa.Table, columns: Mapping[str, pa.Array], rejected: Sequence[int]) -> pa.Table:
-        kept = table.select(["id", *self._config.keep])
-        if rejected:
-            mask = np.ones(table.num_rows, bool)
-            mask[list(rejected)] = False
-            kept = kept.filter(pa.array(mask))
+    def _assemble(self, table: pa.Table, columns: Mapping[str, pa.Array], rejected: Sequence[Rejected]) -> pa.Table:
+        kept = _without(table.select(["id", *self._config.keep]), rejected)
         fields = [pa.field(f.name, f.type, nullable=f.name != "id") for f in kept.schema.remove_metadata()]
         fields += [pa.field(name, c.type, nullable=c.null_count > 0) for name, c in columns.items()]
         return pa.table([*kept.columns, *columns.values()], schema=pa.schema(fields))
@@ -217,12 +213,15 @@ class Worker:
     def _fold(self, unit: Unit, context: Context) -> _Result:
         assert isinstance(self._stage, FoldStage)
         table, unread = self._read(unit.task["shard"], self._stage.columns)
-        state = self._stage.fold(table, context)
+        if accounting_phase(type(self._stage)) == "fold":
+            rejected = self._stage.unusable(table, context)
+        else:  # the map phase tells of them
+            unread, rejected = [], []
+        usable = _without(table, rejected)
+        state = self._stage.fold(usable, context)
         self._retract(unit)
         published = publish_arrays(self.folder, unit.file, state)
-        if accounting_phase(type(self._stage)) != "fold":  # the map phase tells of them
-            unread = []
-        return _Result(published, table.num_rows + len(unread), table.num_rows, unread)
+        return _Result(published, table.num_rows + len(unread), usable.num_rows, [*unread, *rejected])
 
     def _survey(self, unit: Unit, context: Context) -> _Result:
         assert isinstance(self._stage, TrainStage)
@@ -357,6 +356,15 @@ class Worker:
             if len(self._names) > 4096:
                 self._names.popitem(last=False)
         return self._names[key]
+
+
+def _without(table: pa.Table, rejected: Sequence[Rejected]) -> pa.Table:
+    """The rows that were not set aside."""
+    if not rejected:
+        return table
+    mask = np.ones(table.num_rows, bool)
+    mask[[row.row for row in rejected]] = False
+    return table.filter(pa.array(mask))
 
 
 def survey_facts(folder: Folder, file: str) -> Arrays:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
@@ -232,6 +232,12 @@ class Stage(ABC, Generic[ConfigT]):
 class FoldStage(Stage[ConfigT]):
     """A stage that learns something from all rows before it maps them."""
 
+    keeps_state: ClassVar[bool] = True  # else the artifact is fitted on all rows of now, whenever they change
+
+    def unusable(self, table: pa.Table, context: Context) -> list[Rejected]:
+        """Rows that are set aside before the others are folded; asked only of a stage without a map phase, which says so itself."""
+        return []
+
     @abstractmethod
     def fold(self, table: pa.Table, context: Context) -> Arrays:
         """State of one shard."""
@@ -239,6 +245,23 @@ class FoldStage(Stage[ConfigT]):
     @abstractmethod
     def merge(self, a: Arrays, b: Arrays) -> Arrays:
         """State of two sets of rows together; called in a fixed tree."""
+
+    def merge_all(self, states: Iterable[Arrays]) -> Arrays:
+        """State of all shards, in their order: by `merge`, in the binary tree of a counter: 1+1, 2+2, ...
+
+        Holds a logarithmic number of states.
+        """
+        stack: list[tuple[int, Arrays]] = []
+        for state in states:
+            size, merged = 1, state
+            while stack and stack[-1][0] == size:
+                merged = self.merge(stack.pop()[1], merged)
+                size *= 2
+            stack.append((size, merged))
+        _, merged = stack.pop()
+        while stack:
+            merged = self.merge(stack.pop()[1], merged)
+        return merged
 
     @abstractmethod
     def drift(self, pinned: Arrays, current: Arrays) -> float:

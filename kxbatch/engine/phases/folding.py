@@ -7,7 +7,7 @@ is *pinned*: rows that come later use it as it is. It is fitted again when what 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -92,8 +92,11 @@ def refit_reason(
 
 def fold_reason(node: Node, chain: str, card: Mapping[str, Any] | None, now: Mapping[str, str]) -> str | None:
     """`refit_reason` of a stage that folds."""
-    refit = getattr(node.config, "refit", "never")
-    return refit_reason(card, now, fold=node.code("fold"), chain=chain, refit=refit)
+    assert isinstance(node.stage, FoldStage)
+    reason = refit_reason(card, now, fold=node.code("fold"), chain=chain, refit=getattr(node.config, "refit", "never"))
+    if reason is None and not node.stage.keeps_state and card is not None and card["fitted_on"] != dict(now):
+        return "its rows changed"
+    return reason
 
 
 def fit_and_pin(
@@ -119,14 +122,14 @@ def fit_and_pin(
         return Pin(card["digest"])
     if STATE in damaged:
         reason = reason or "its stored state is damaged"
-    current = _merge(stage, (read_arrays(node.folder, receipt.file) for _, receipt in sorted(receipts.items())))
-    pinned = current if reason else read_arrays(folder, STATE)
+    current = stage.merge_all(read_arrays(node.folder, receipt.file) for _, receipt in sorted(receipts.items()))
+    pinned = current if reason or not stage.keeps_state else read_arrays(folder, STATE)
     drift = 0.0 if reason else stage.drift(pinned, current)
     limit = getattr(node.config, "max_drift", float("inf"))
     if reason is None and getattr(node.config, "refit", "never") == "on-drift" and drift > limit:
         reason, pinned = f"drift {drift:.3g} is over max_drift {limit:g}", current
     artifact = stage.fit(pinned, current, context)
-    files = _publish(folder, artifact, pinned)
+    files = _publish(folder, artifact, pinned if stage.keeps_state else None)
     digest = fingerprint({name: files[name] for name in artifact.deciding})
     rows = {"rows": sum(receipt.rows_in for receipt in receipts.values()), "run": run}
     fitted = {"fitted_on": now, "fitted": rows | {"at": datetime.now(UTC).isoformat(timespec="seconds")}}
@@ -153,24 +156,11 @@ def _note(reason: str | None, drift: float, card: Mapping[str, Any] | None) -> s
     return f"artifact fitted: {reason}"
 
 
-def _merge(stage: FoldStage[Any], states: Iterable[Arrays]) -> Arrays:
-    """Merge in the fixed binary tree of a counter: 1+1, 2+2, ...; holds a logarithmic number of states."""
-    stack: list[tuple[int, Arrays]] = []
-    for state in states:
-        size, merged = 1, state
-        while stack and stack[-1][0] == size:
-            merged = stage.merge(stack.pop()[1], merged)
-            size *= 2
-        stack.append((size, merged))
-    _, merged = stack.pop()
-    while stack:
-        merged = stage.merge(stack.pop()[1], merged)
-    return merged
-
-
-def _publish(folder: Folder, artifact: Artifact, pinned: Arrays) -> dict[str, str]:
-    """Publish the artifact and the state behind it; arrays that this configuration no longer makes go."""
-    files = publish_artifact(folder, artifact) | {STATE: publish_arrays(folder, STATE, pinned).digest}
+def _publish(folder: Folder, artifact: Artifact, pinned: Arrays | None) -> dict[str, str]:
+    """Publish the artifact and the state behind it, if any; arrays that this configuration no longer makes go."""
+    files = publish_artifact(folder, artifact)
+    if pinned is not None:
+        files[STATE] = publish_arrays(folder, STATE, pinned).digest
     for name in set(folder.names(".safetensors")) - files.keys():
         folder.remove(name)
     return files

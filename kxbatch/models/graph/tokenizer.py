@@ -134,6 +134,15 @@ class GraphTokenizer:
         found: dict[str, Any] = json.loads(self.backend.to_str())
         return found | {"truncation": None, "padding": None}
 
+    def for_transformers(self) -> dict[str, Any]:
+        """The contents of `tokenizer_config.json`."""
+        return {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "sep_token": self.separator_text,
+            "pad_token": str(self.backend.id_to_token(self.pad)),
+            "clean_up_tokenization_spaces": False,
+        }
+
     def encode(self, texts: Sequence[str] | pa.Array) -> Keys:
         """Tokens of texts as they are; nothing is normalised but what the tokenizer does itself.
 
