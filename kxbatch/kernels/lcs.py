@@ -4,10 +4,15 @@ Bit-parallel (Hyyrö 2004, "Bit-parallel LCS-length computation revisited"): bit
 token i of the question; a token of the text with matches M turns V into `(V + (V & M)) | (V & ~M)`, and at the end the zeros
 are counted. 64 tokens of the question are worked on at once.
 
-Letters: Q questions, N texts.
+Down a tree of texts, a row belongs to a node and is made from that of its parent.
+
+Letters: Q questions, N texts, T distinct tokens of each question, W words of a row, F nodes, A children of theirs.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +22,8 @@ from kxbatch.kernels.jit import jit
 from kxbatch.kernels.trie.keys import Keys, Tokens, frozen
 
 Numbers = NDArray[np.int64]
+Words = NDArray[np.uint64]
+Integer = Any  # of any width in compiled code
 
 
 def lcs_lengths(questions: Keys, texts: Keys, question_of: Numbers) -> Numbers:
@@ -56,6 +63,113 @@ def lcs_lengths(questions: Keys, texts: Keys, question_of: Numbers) -> Numbers:
     return out
 
 
+@dataclass(frozen=True, eq=False)
+class Matches:
+    """Where the tokens of questions stand in them, for rows that go down trees.
+
+    Attributes:
+        tokens: int64, the distinct tokens of each question, rising.
+        starts: int64 [Q + 1] into them.
+        hits: uint64 [all of them, W], bit i: token i of the question is this one.
+    """
+
+    tokens: Numbers
+    starts: Numbers
+    hits: Words
+
+    @classmethod
+    def of(cls, questions: Keys) -> Matches:
+        """Looks through questions once."""
+        lengths = questions.lengths
+        question = np.repeat(np.arange(len(questions)), lengths)
+        place = np.arange(len(question)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        said = questions.tokens[questions.starts[0] : questions.starts[-1]].astype(np.int64)
+        pairs, row = np.unique(question << 32 | said, return_inverse=True)
+        hits = np.zeros((len(pairs), int(lengths.max(initial=0)) // 64 + 1), np.uint64)
+        np.bitwise_or.at(hits, (row, place >> 6), np.uint64(1) << (place & 63).astype(np.uint64))
+        starts = np.searchsorted(pairs >> 32, np.arange(len(questions) + 1))
+        return cls(frozen(pairs & (2**32 - 1)), frozen(starts, np.int64), frozen(hits))
+
+    def start(self, nodes: int) -> Words:
+        """Rows [nodes, W] of no text at all."""
+        return np.full((nodes, self.hits.shape[1]), ~np.uint64(0))
+
+    def descend(self, rows: Words, question_of: Numbers, tokens: Numbers, offsets: Numbers) -> tuple[Words, Numbers]:
+        """From nodes to their children.
+
+        Args:
+            rows: uint64 [F, W], of the nodes.
+            question_of: int64 [F], the question of each.
+            tokens: int64 [A], with which the children go on; -1 for one that adds nothing.
+            offsets: int64 [F + 1]; node f has the children `offsets[f]` to `offsets[f + 1]`.
+
+        Returns:
+            The rows [A, W] of the children, and int64 [A], lengths of the longest common subsequences.
+        """
+        below, lengths = np.empty((len(tokens), rows.shape[1]), np.uint64), np.empty(len(tokens), np.int64)
+        _descend(
+            self.tokens,
+            self.starts,
+            self.hits,
+            frozen(rows),
+            frozen(question_of, np.int64),
+            frozen(tokens, np.int64),
+            frozen(offsets, np.int64),
+            below,
+            lengths,
+        )
+        return below, lengths
+
+
+@jit
+def take_in(v: Words, hits: Words, words: Integer) -> None:
+    """One token of a text: the row after it, in place of the row before."""
+    carry = np.uint64(0)
+    for w in range(words):
+        hit = v[w] & hits[w]
+        total = v[w] + hit
+        over = np.uint64(total < hit)
+        total += carry
+        carry = over | np.uint64(total < carry)
+        v[w] = total | (v[w] & ~hits[w])
+
+
+@jit
+def length_of(v: Words, words: Integer) -> Integer:
+    """The zeros of a row."""
+    count = 0
+    for w in range(words):
+        zeros = ~v[w]
+        while zeros:  # a text has few tokens, so few bits are set
+            zeros &= zeros - np.uint64(1)
+            count += 1
+    return count
+
+
+@jit
+def _descend(
+    q_tokens: Numbers,
+    q_starts: Numbers,
+    hits: Words,
+    rows: Words,
+    question_of: Numbers,
+    tokens: Numbers,
+    offsets: Numbers,
+    below: Words,
+    lengths: Numbers,
+) -> None:
+    """See `Matches.descend`."""
+    words = rows.shape[1]
+    for f in range(question_of.shape[0]):
+        begin, end = q_starts[question_of[f]], q_starts[question_of[f] + 1]
+        for a in range(offsets[f], offsets[f + 1]):
+            below[a] = rows[f]
+            at = begin + np.searchsorted(q_tokens[begin:end], tokens[a])
+            if at < end and q_tokens[at] == tokens[a]:
+                take_in(below[a], hits[at], words)
+            lengths[a] = length_of(below[a], words)
+
+
 @jit
 def _lengths(
     q_tokens: Tokens,
@@ -64,7 +178,7 @@ def _lengths(
     starts: Numbers,
     question_of: Numbers,
     slot: Numbers,
-    matches: NDArray[np.uint64],
+    matches: Words,
     out: Numbers,
 ) -> None:
     """Fills `out`.
@@ -101,16 +215,5 @@ def _lengths(
         for p in range(starts[i], starts[i + 1]):
             if tokens[p] >= slot.shape[0] or slot[tokens[p]] == 0:
                 continue
-            row, carry = slot[tokens[p]], np.uint64(0)
-            for w in range(words):
-                hit = v[w] & matches[row, w]
-                total = v[w] + hit
-                over = np.uint64(total < hit)
-                total += carry
-                carry = over | np.uint64(total < carry)
-                v[w] = total | (v[w] & ~matches[row, w])
-        for w in range(words):
-            zeros = ~v[w]
-            while zeros:  # a text has few tokens, so few bits are set
-                zeros &= zeros - np.uint64(1)
-                out[i] += 1
+            take_in(v, matches[slot[tokens[p]]], words)
+        out[i] = length_of(v, words)
