@@ -91,16 +91,16 @@ def test_no_questions_and_no_keys() -> None:
     assert len(subject_spans(built([]), keys_of([(1, 2)]), SEPARATOR).length) == 0
 
 
-def test_a_hundred_thousand_meanings_are_not_listed_before_the_predicate_is_chosen() -> None:
+def test_fifty_thousand_meanings_are_not_listed_before_the_predicate_is_chosen() -> None:
     many, few = (8, 9, 7, 9), (8, 9, 5, 9)  # subject 8, separator 9, predicates 7 and 5
-    meanings = np.arange(100_000) + 10
+    meanings = np.arange(50_000) + 10
     rows = np.concatenate([np.tile(many, (len(meanings), 1)), meanings[:, None]], axis=1)
-    tokens = np.concatenate([rows.ravel(), few]).astype(np.uint32)
+    tokens = np.concatenate([rows.ravel(), few]).astype(np.uint16)
     starts = np.append(np.arange(len(rows) + 1) * 5, len(tokens))
-    trie = Counted(sort_keys(Keys(tokens, starts))[0], vocabulary=200_000)
+    trie = Counted(sort_keys(Keys(tokens, starts))[0], vocabulary=60_000)
     for question, answer in (([3, 8, 5], [*few]), ([8, 7, 4321], [*many, 4321])):
         trie.met = 0
-        found = link(trie, Keys.of([question], 200_000), 9)  # type: ignore[arg-type]
+        found = link(trie, Keys.of([question], 60_000), 9)  # type: ignore[arg-type]
         assert trie.trie.keys(found.numbers)[0].tolist() == answer
         assert trie.met < 20 + (len(meanings) if 7 in question else 0)
 
