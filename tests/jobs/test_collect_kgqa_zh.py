@@ -1,0 +1,125 @@
+"""Chinese questions and poems as a graph, from small files in the shape of the real ones."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "jobs" / "collect_kgqa_zh.py"
+FACT = ["subject", "predicate", "meaning", "object"]
+
+
+def collect(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(SCRIPT), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+
+@pytest.fixture
+def questions(tmp_path: Path) -> Path:
+    rows = [(f"第{s}号的{p}是什么？", f"第{s}号", f"属性{p}", f"{s}-{p}") for s in range(30) for p in range(10)]
+    rows += [
+        ("牛郎织女是哪里的故事？", "牛郎织女（中国著名民间故事）", "属性0", "中国"),
+        ("王强在哪里毕业？", "王强", "毕业院校", "第二军医大学"),
+        ("王强是哪个学校的？", "王强", "毕业院校", "湖北音乐学院"),
+        ("谁？", "", "作者", "空"),
+        ("什么？", "空", "作者", " "),
+    ]
+    path = tmp_path / "questions.parquet"
+    table = pl.DataFrame(rows, schema=["question", "subject", "predicate", "object"], orient="row")
+    table.with_columns(split=pl.lit("train"), answer="object").write_parquet(path)
+    return path
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    poem = {"author": "王維", "paragraphs": ["人閒桂花落，夜靜春山空。", "月出驚山鳥，時鳴春澗中。"], "title": "鳥鳴澗"}
+    share = {"author": "佚名", "paragraphs": ["一。"], "title": "句"}
+    files = {
+        "quantangshi/poet.tang.0.json": [poem, share, {**share, "author": "王維"}],
+        "quantangshi/error/poet.tang.0.json": [{**poem, "title": "存目"}],
+        "quantangshi/authors.tang.json": [{"name": "王維", "desc": "x", "id": "y"}],
+        "songci/ci.song.2019y.json": [{"author": "和岘", "paragraphs": ["气和玉烛！睿化著鸿明"], "rhythmic": "导引"}],
+        "yuanqu/yuanqu.json": [{"dynasty": "yuan", "author": "", "paragraphs": ["a。"], "title": "無主"}],
+        "nalanxingde/纳兰性德诗集.json": [{"title": "长相思", "para": ["山一程", "故园无此声"], "author": "纳兰性德"}],
+    }
+    for name, content in files.items():
+        path = tmp_path / "unpacked" / "package" / "dist" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+    return tmp_path / "unpacked"
+
+
+def read(folder: Path, name: str) -> pl.DataFrame:
+    return pl.read_parquet(folder / f"{name}.parquet")
+
+
+@pytest.mark.parametrize("by", ["predicate", "subject"])
+def test_parts_share_no_group_and_hold_every_whole_question(tmp_path: Path, questions: Path, by: str) -> None:
+    result = collect("--questions", questions, "--output", tmp_path / "out", "--by", by)
+    assert result.returncode == 0, result.stderr
+    parts = [read(tmp_path / "out", name) for name in ("train", "valid", "test")]
+    together = pl.concat(parts)
+    assert len(together) == 30 * 10 + 3
+    assert together.columns == ["question", "subject", "predicate", "meaning", "object"]
+    groups = [set(part[by]) for part in parts]
+    assert not (groups[0] & groups[1])
+    assert not (groups[0] & groups[2])
+    assert not (groups[1] & groups[2])
+    assert len(groups[0]) > len(groups[1])
+    assert together.filter(subject="牛郎织女")["meaning"].to_list() == ["中国著名民间故事"]
+    assert together.filter(subject="王强")["object"].to_list() == [["第二军医大学", "湖北音乐学院"]] * 2
+    facts = read(tmp_path / "out", "triples")
+    asked = together.explode("object").select(FACT)
+    assert set(facts.rows()) == set(asked.rows())
+    assert len(facts) == 30 * 10 + 3
+
+
+def test_poems_come_from_the_tar_as_from_the_folder(tmp_path: Path, questions: Path, package: Path) -> None:
+    with tarfile.open(tmp_path / "chinese-poetry.tgz", "w:gz") as tar:
+        tar.add(package / "package", "package")
+    for name, poetry in (("folder", package), ("tar", tmp_path / "chinese-poetry.tgz")):
+        result = collect("--questions", questions, "--poetry", poetry, "--output", tmp_path / name)
+        assert result.returncode == 0, result.stderr
+    facts = read(tmp_path / "folder", "triples")
+    assert set(facts.rows()) == set(read(tmp_path / "tar", "triples").rows())
+    poem = dict(facts.filter(subject="鳥鳴澗").select("predicate", "object").iter_rows())
+    assert poem == {
+        "作者": "王維",
+        "朝代": "唐",
+        "首句": "人閒桂花落，夜靜春山空。",
+        "末句": "月出驚山鳥，時鳴春澗中。",
+    }
+    assert facts.filter(subject="王維")["object"].to_list() == ["鳥鳴澗", "句"]
+    assert set(facts.filter(subject="句")["meaning"]) == {"佚名", "王維"}
+    song = dict(facts.filter(subject="导引").select("predicate", "object").iter_rows())
+    assert (song["首句"], song["末句"]) == ("气和玉烛！", "睿化著鸿明")
+    assert facts.filter(subject="长相思", predicate="朝代")["object"].to_list() == ["清"]
+    assert not {"存目", "無主"} & set(facts["subject"])
+
+
+def test_without_the_files_it_says_so_and_writes_nothing(tmp_path: Path, questions: Path) -> None:
+    for arguments in (
+        ("--questions", tmp_path / "none.parquet"),
+        ("--questions", questions, "--poetry", tmp_path / "none.tgz"),
+    ):
+        result = collect(*arguments, "--output", tmp_path / "out")
+        assert result.returncode == 0
+        assert "skipped" in result.stdout
+        assert "none." in result.stdout
+        assert not (tmp_path / "out").exists()
+
+
+def test_a_file_that_is_not_questions_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "text.parquet").write_text("no")
+    pl.DataFrame({"question": ["a"]}).write_parquet(tmp_path / "columns.parquet")
+    for name, words in (("text", "no Parquet file"), ("columns", "no column subject, predicate, object")):
+        result = collect("--questions", tmp_path / f"{name}.parquet", "--output", tmp_path / "out")
+        assert result.returncode == 1
+        assert words in result.stderr
+        assert "Traceback" not in result.stderr
