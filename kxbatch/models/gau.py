@@ -10,6 +10,7 @@ Shapes: B texts, L tokens, D width of the stream, E width of U and V, S width of
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -68,8 +69,12 @@ class GatedAttentionUnit(nn.Module):
 
     def forward(self, x_BLD: Tensor, frame: Frame) -> Tensor:
         """The branch."""
+        return self.around(x_BLD, frame, lambda q, k, v: explicit(q, k, v, frame.bias, frame.normalizer))
+
+    def around(self, x_BLD: Tensor, frame: Frame, mix: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
+        """The branch, with `A V` left to another: it gets scaled queries, keys [B, L, S] and values, gives [B, L, E]."""
         q_BLS, k_BLS = self._queries_and_keys(F.silu(self.z(x_BLD)), frame)
-        mixed_BLE = explicit(q_BLS, k_BLS, F.silu(self.v(x_BLD)), frame.bias, frame.normalizer)
+        mixed_BLE = mix(q_BLS, k_BLS, F.silu(self.v(x_BLD)))
         y_BLD: Tensor = self.out(gate(self.u(x_BLD), mixed_BLE))
         return y_BLD
 

@@ -6,6 +6,8 @@ the construction settles them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -48,7 +50,7 @@ class Layer(nn.Module):
         self.config = config
         self.dropout = nn.Dropout(config.dropout)
 
-    def join(self, x_BLD: Tensor, branch: nn.Module, frame: Frame) -> Tensor:
+    def join(self, x_BLD: Tensor, branch: Callable[[Tensor, Frame], Tensor], frame: Frame) -> Tensor:
         """`norm(alpha x + F(x))`, or `x + F(norm(x))`."""
         kind = self.config.norm_kind
         if self.config.norm == "pre":
