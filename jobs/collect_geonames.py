@@ -7,7 +7,7 @@ itself is not imported. `triples.parquet`: subject, predicate, meaning, object; 
 share has meanings: region and country, as far as the data needs and has them. Places that share even these share a key, which
 then has several objects.
 
-`questions.parquet`: question, subject, predicate, meaning, object (a list), template, held_out, noise, split. Questions are
+`questions.parquet`: question, subject, predicate, meaning, object (a list), template, held_out, noise, split, train. Questions are
 made from ten templates a predicate. All questions about one name fall into one split, train, valid or test (80, 10 and 10 %),
 so nobody has learned a town of the test; half of the test is asked in the last two templates of a predicate, which `held_out`
 marks and in which nothing is learned. Where a name has meanings, the question says which one is meant.
@@ -201,7 +201,15 @@ def questions(facts: pl.DataFrame, size: int, seed: int) -> pl.DataFrame:
     splits = parts_of(group_names(keys.to_arrow(), "subject"), Shares(), seed).to_pylist()
     rows = [ask(key, split, rng) for key, split in zip(keys.select(KEY).iter_rows(), splits, strict=True)]
     asked = pl.DataFrame(rows, schema=["question", "template", "held_out", "noise"], orient="row")
-    return pl.concat([asked[:, :1], keys, asked[:, 1:], pl.DataFrame({"split": splits})], how="horizontal")
+    return pl.concat(
+        [
+            asked[:, :1],
+            keys,
+            asked[:, 1:],
+            pl.DataFrame({"split": splits}).with_columns(train=pl.col("split") == "train"),
+        ],
+        how="horizontal",
+    )
 
 
 def ask(key: tuple[str, str, str], split: str, rng: np.random.Generator) -> tuple[str, str, bool, str]:

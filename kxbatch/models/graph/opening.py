@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -94,11 +93,11 @@ def open_graph(folder: Path) -> Graph:
     return graph.with_changes(read_journal(place.journal), missing="ignore")
 
 
-def _checked_files(artifact: Path) -> Mapping[str, Any]:
-    """Digests by name, all of which hold.
+def _card(artifact: Path) -> Mapping[str, str]:
+    """Digests by name, as they were when the files were published.
 
     Raises:
-        DataError: a file is gone or has changed.
+        DataError: the card is missing, damaged, or says nothing of a file.
     """
     try:
         card = read_sealed(Folder(str(artifact)), CARD, _CARD, MEND)
@@ -107,13 +106,23 @@ def _checked_files(artifact: Path) -> Mapping[str, Any]:
     missing = sorted({TRIE, FACTS, TOKENIZER, ABOUT} - set(card["files"] if card else ()))
     if card is None or missing:
         raise DataError(f"{artifact / CARD}: {'missing' if card is None else f'says nothing of {missing}'}; {MEND}")
+    files: Mapping[str, str] = card["files"]
+    return files
+
+
+def _checked_files(artifact: Path) -> Mapping[str, str]:
+    """Digests by name, all of which hold.
+
+    Raises:
+        DataError: a file is gone or has changed.
+    """
+    files = _card(artifact)
     names = sorted({TRIE, FACTS, TOKENIZER, ABOUT}, key=lambda name: -_size(artifact / name))
     with ThreadPoolExecutor() as pool:  # hashing leaves other threads alone
         for name, digest in zip(names, pool.map(lambda name: _digest(artifact / name), names), strict=True):
-            if digest != card["files"][name]:
+            if digest != files[name]:
                 problem = "missing" if digest is None else "damaged, it is not what its digest says"
                 raise DataError(f"{artifact / name}: {problem}; {MEND}")
-    files: Mapping[str, Any] = card["files"]
     return files
 
 
@@ -127,3 +136,16 @@ def _digest(file: Path) -> str | None:
             return hashlib.file_digest(opened, "sha256").hexdigest()
     except FileNotFoundError:
         return None
+
+
+def graph_digest(folder: Path) -> str:
+    """What is in a graph, changes included, by what its card says: reads no fact.
+
+    Raises:
+        ConfigError: there is no graph there, or several.
+        DataError: its card is missing or damaged.
+    """
+    place = find_graph(folder)
+    said = json.dumps([_card(place.artifact)[name] for name in (TRIE, FACTS, TOKENIZER, ABOUT)])
+    changes = place.journal.read_bytes() if place.journal.is_file() else b""
+    return hashlib.sha256(said.encode() + changes).hexdigest()

@@ -1,0 +1,106 @@
+"""A retriever that was trained here, as a folder: `config.json`, `model.safetensors`, `tokenizer.json`."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from kxbatch.errors import ConfigError
+from kxbatch.models.encoders.folders import read_json
+from kxbatch.models.text_encoder_config import TextEncoderConfig
+
+WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.json"
+ARCHITECTURE = "kxbatch-retriever"
+Order = Literal["spm", "smp"]
+
+
+class _Config(BaseModel):
+    """What `config.json` must be; anybody may have written it."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+    architecture: Literal["kxbatch-retriever"]
+    max_question: int
+    order: Order
+    tokenizer_digest: str
+    encoder: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class TrainedPrefixLm:
+    """What `config.json` says.
+
+    Attributes:
+        encoder: the architecture.
+        max_question: tokens of the longest question it was trained for.
+        order: of the parts of the keys it writes.
+        tokenizer_digest: of the graph's tokenizer it was trained with.
+    """
+
+    encoder: TextEncoderConfig
+    max_question: int
+    order: Order
+    tokenizer_digest: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The contents of `config.json`."""
+        return {
+            "architecture": ARCHITECTURE,
+            "max_question": self.max_question,
+            "order": self.order,
+            "tokenizer_digest": self.tokenizer_digest,
+            "encoder": self.encoder.to_json(),
+        }
+
+    @classmethod
+    def read(cls, folder: Path) -> TrainedPrefixLm:
+        """Of a folder.
+
+        Raises:
+            ConfigError: it holds no retriever, or not all of it.
+        """
+        missing = [name for name in (CONFIG, WEIGHTS, TOKENIZER) if not (folder / name).is_file()]
+        if missing:
+            raise ConfigError(f"'{folder}' is no trained retriever: {', '.join(missing)} missing")
+        try:
+            found = _Config.model_validate(read_json(folder / CONFIG))
+            encoder = TextEncoderConfig.from_json(found.encoder)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            where = ".".join(str(part) for part in problem["loc"])
+            raise ConfigError(f"'{folder / CONFIG}' is not of a retriever: {where}: {problem['msg']}") from None
+        except ConfigError as error:
+            raise ConfigError(f"'{folder / CONFIG}': {error}") from None
+        return cls(encoder, found.max_question, found.order, found.tokenizer_digest)
+
+    def check_start(self, folder: Path) -> None:
+        """A training that starts from the model of a folder must be of the same architecture, tokenizer and order.
+
+        Raises:
+            ConfigError: it is not.
+        """
+        start = TrainedPrefixLm.read(folder)
+        differing = start.encoder.differences(self.encoder)
+        differing += [
+            f"{name} {getattr(start, name)} -> {getattr(self, name)}"
+            for name in ("order", "tokenizer_digest")
+            if getattr(start, name) != getattr(self, name)
+        ]
+        if differing:
+            raise ConfigError(
+                f"initialize = '{folder}': another model: {', '.join(differing)}; set [stage.model] and the graph to what "
+                "it was trained with, or leave initialize out"
+            )
+
+
+def retriever_digest(folder: Path) -> str:
+    """sha256 over its files: equal content, equal digest."""
+    whole = hashlib.sha256()
+    for name in (CONFIG, WEIGHTS, TOKENIZER):
+        with (folder / name).open("rb") as file:
+            whole.update(f"{name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return whole.hexdigest()
