@@ -24,7 +24,13 @@ from kxbatch.spec.model import InputSection
 
 def read_options(section: InputSection) -> ReadOptions:
     """How the readers should behave."""
-    return ReadOptions(text_per=section.text_per, max_ratio=section.max_ratio)
+    return ReadOptions(
+        text_per=section.text_per,
+        max_ratio=section.max_ratio,
+        names=section.names,
+        types=section.types,
+        tsv_quotes=section.tsv_quotes,
+    )
 
 
 def plan_corpus(job: Job) -> CorpusPlan:

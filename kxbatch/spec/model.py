@@ -117,9 +117,16 @@ class InputSection(Config):
     path: Annotated[tuple[str, ...], Operational] = Field(min_length=1, description="files, folders, globs or URLs")
     id: str | None = Field(None, description="column of unique ids; absent: file name and row number")
     columns: tuple[str, ...] | None = Field(None, description="columns offered to the stages; absent: all")
-    format: Literal["parquet", "jsonl", "csv", "tsv", "text"] | None = Field(
+    format: Literal["parquet", "jsonl", "csv", "tsv", "text", "nt"] | None = Field(
         None, description="format of every file; absent: by file name"
     )
+    names: tuple[str, ...] | None = Field(
+        None, min_length=1, description="CSV and TSV without a header line: the columns, in their order"
+    )
+    types: Literal["infer", "text"] = Field(
+        "infer", description="CSV and TSV: the first rows tell numbers from text, or every column is text"
+    )
+    tsv_quotes: bool = Field(True, description="TSV: a field may stand in quotes; false: quotes are characters")
     text_per: Literal["line", "file"] = Field("line", description="plain text: a row is a line, or a file")
     removed: Annotated[Literal["keep", "drop"], Operational] = Field(
         "keep", description="rows of input files that are gone: keep what was computed, or drop it"
@@ -128,6 +135,14 @@ class InputSection(Config):
     max_ratio: Annotated[float, Operational] = Field(
         1000, gt=1, description="largest believable decompression ratio of a compressed file"
     )
+
+    @field_validator("names")
+    @classmethod
+    def _names_differ(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        doubled = [name for name in names or () if (names or ()).count(name) > 1]
+        if doubled:
+            raise ValueError(f"{doubled[0]!r} names two columns; give each one a name of its own")
+        return names
 
     @field_validator("path", "columns", mode="before", json_schema_input_type=str | tuple[str, ...] | None)
     @classmethod

@@ -1,8 +1,9 @@
-"""CSV and TSV with a header row.
+"""CSV and TSV, with a header row or without.
 
 Quotes work as in Python's csv module: a quoted field may hold delimiters, line ends and doubled quotes. Blocks of rows without
 a fault go through Arrow's parser; any fault sends the block through the csv module row by row, which tells exactly whose
-it is. Blank lines are no rows, unless the file has one column only: there they hold an empty value.
+it is. TSV may be read without quotes: then a tab always ends a field, and a line end a row. Blank lines are no rows, unless
+the file has one column only: there they hold an empty value.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import pyarrow.csv as pacsv
 
 from kxbatch.data.sources.lines import Fault, LineFormat, Parsed, require_columns
 from kxbatch.data.sources.model import BoolArray, ReadOptions, SourceFile
-from kxbatch.data.sources.rows import QuoteSplitter, RowBlock, Splitter, row_blocks
+from kxbatch.data.sources.rows import LineSplitter, QuoteSplitter, RowBlock, Splitter, row_blocks
 from kxbatch.data.sources.streams import byte_blocks, content_start
 from kxbatch.data.sources.text import utf8_fault
 from kxbatch.data.sources.values import from_text, text_kind
@@ -28,7 +29,7 @@ HEADER_BLOCK_BYTES = 64 * 2**10
 
 
 class Delimited(LineFormat):
-    """An open CSV or TSV file; its header is read at once.
+    """An open CSV or TSV file; its header is read at once, unless the options name its columns.
 
     Raises:
         DataError: the header cannot be read.
@@ -37,7 +38,11 @@ class Delimited(LineFormat):
     def __init__(self, source: SourceFile, options: ReadOptions) -> None:
         super().__init__(source, options)
         self._delimiter = DELIMITERS[source.format]
-        self.names, self._begin = self._read_header()
+        self._quotes = options.tsv_quotes or source.format != "tsv"
+        if options.names is not None:
+            self.names, self._begin = list(options.names), super().begin()
+        else:
+            self.names, self._begin = self._read_header()
 
     def begin(self) -> tuple[int, int]:
         """See `LineFormat`."""
@@ -45,7 +50,7 @@ class Delimited(LineFormat):
 
     def splitter(self) -> Splitter:
         """See `LineFormat`."""
-        return QuoteSplitter(self._delimiter)
+        return QuoteSplitter(self._delimiter) if self._quotes else LineSplitter()
 
     def blank(self, block: RowBlock) -> BoolArray:
         """See `LineFormat`."""
@@ -54,6 +59,8 @@ class Delimited(LineFormat):
 
     def infer(self, rows: RowBlock) -> pa.Schema:
         """See `LineFormat`."""
+        if self.options.types == "text":
+            return pa.schema([pa.field(name, pa.string()) for name in self.names])
         columns, faults = self._fields(rows, range(len(self.names)))
         good = pa.array([index not in faults for index in range(len(rows))], pa.bool_())
         kinds = [text_kind(column.filter(good)) for column in columns]
@@ -121,7 +128,10 @@ class Delimited(LineFormat):
                 pa.BufferReader(data),
                 read_options=pacsv.ReadOptions(use_threads=False, column_names=names, block_size=len(data) + 1),
                 parse_options=pacsv.ParseOptions(
-                    delimiter=self._delimiter, newlines_in_values=True, ignore_empty_lines=len(names) > 1
+                    delimiter=self._delimiter,
+                    quote_char='"' if self._quotes else False,
+                    newlines_in_values=self._quotes,
+                    ignore_empty_lines=len(names) > 1,
                 ),
                 convert_options=pacsv.ConvertOptions(
                     include_columns=list(dict.fromkeys(used)), column_types=dict.fromkeys(used, pa.string())
@@ -145,16 +155,22 @@ class Delimited(LineFormat):
                     "a quote is opened and never closed; the row goes on to the end of the file",
                 )
             elif not isinstance(values, Fault) and len(values) != len(self.names):
-                values = Fault("field-count", f"{len(values)} fields, the header has {len(self.names)}")
+                values = Fault("field-count", f"{len(values)} fields, {self._whose} {len(self.names)}")
             if isinstance(values, Fault):
                 faults[index] = values
             found.append(nothing if isinstance(values, Fault) else values)
         return [pa.array([values[i] for values in found], pa.string()) for i in positions], faults
 
+    @property
+    def _whose(self) -> str:
+        return "the header has" if self.options.names is None else "input.names has"
+
     def _split(self, row: bytes) -> list[str] | Fault:
         fault = utf8_fault(row)
         if fault:
             return fault
+        if not self._quotes:
+            return row.decode().split(self._delimiter)
         # The csv module refuses fields beyond a limit of its own, one for the whole process.
         csv.field_size_limit(max(csv.field_size_limit(), len(row)))
         try:

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 EXTENSIONS: dict[str, Format] = {
     ".parquet": "parquet", ".pq": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "tsv",
-    ".tab": "tsv", ".txt": "text", ".text": "text",
+    ".tab": "tsv", ".txt": "text", ".text": "text", ".nt": "nt",
 }  # fmt: skip
 COMPRESSIONS: dict[str, Compression] = {".gz": "gz", ".zst": "zst"}
 KNOWN = f"{', '.join(EXTENSIONS)}, the text formats also with {' or '.join(COMPRESSIONS)}"

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-Format = Literal["parquet", "jsonl", "csv", "tsv", "text"]
+Format = Literal["parquet", "jsonl", "csv", "tsv", "text", "nt"]
 Compression = Literal["none", "gz", "zst"]
 
 IntArray = npt.NDArray[np.int64]
@@ -34,12 +34,18 @@ class ReadOptions:
         max_ratio: largest believable ratio of decompressed to compressed bytes.
         max_line_bytes: a longer row is set aside without being held in memory.
         block_bytes: how many bytes are read and parsed at a time.
+        names: columns of CSV and TSV files that have no header; None: their first row says.
+        types: whether columns of CSV and TSV files may be numbers, or are text whatever they hold.
+        tsv_quotes: whether a field of a TSV file may stand in quotes; else a quote is a character like others.
     """
 
     text_per: Literal["line", "file"] = "line"
     max_ratio: float = 1000.0
     max_line_bytes: int = 64 * 2**20
     block_bytes: int = 4 * 2**20
+    names: tuple[str, ...] | None = None
+    types: Literal["infer", "text"] = "infer"
+    tsv_quotes: bool = True
 
 
 @dataclass(frozen=True)
@@ -112,7 +118,7 @@ class BadRow:
         line: the number of its first line, from 1; None for Parquet.
         id: its id where it can be told.
         error: `invalid-utf8`, `malformed-json`, `not-an-object`, `wrong-type`, `field-count`, `malformed-csv`,
-            `unclosed-quote`, `missing-id` or `too-long`.
+            `unclosed-quote`, `malformed-triple`, `missing-id` or `too-long`.
         message: the reason in words.
         raw: its first 500 characters; bytes that are not UTF-8 are replaced.
     """

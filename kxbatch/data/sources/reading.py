@@ -12,6 +12,7 @@ from kxbatch.data.sources.ids import id_kind
 from kxbatch.data.sources.jsonl import JsonLines
 from kxbatch.data.sources.lines import LineFormat, infer_schema, read_lines, require_columns, scan_lines
 from kxbatch.data.sources.model import Cut, ReadOptions, ReadResult, SourceFile, SourceScan
+from kxbatch.data.sources.ntriples import NTriples
 from kxbatch.data.sources.parquet import hash_parquet_ids, parquet_schema, read_parquet, scan_parquet
 from kxbatch.data.sources.streams import check_unchanged
 from kxbatch.data.sources.text import SCHEMA, TextLines, read_whole, scan_whole
@@ -23,6 +24,7 @@ _LINE_FORMATS: dict[str, type[LineFormat]] = {
     "csv": Delimited,
     "tsv": Delimited,
     "text": TextLines,
+    "nt": NTriples,
 }
 
 

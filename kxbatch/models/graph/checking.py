@@ -44,8 +44,11 @@ def find_faults(texts: Sequence[pa.Array], separator: str) -> list[Fault]:
     """
     found: dict[int, Fault] = {}
     for name, column in zip(COLUMNS, texts, strict=True):
+        coded = column.dictionary_encode(null_encoding="encode")
+        of_row = coded.indices.to_numpy()
         for error, holds in _checks(name, separator).items():
-            for row in np.flatnonzero(_where(column, holds)).tolist():
+            bad = _where(coded.dictionary, holds)
+            for row in np.flatnonzero(bad[of_row]).tolist() if bad.any() else ():
                 found.setdefault(row, Fault(row, name, error))
     return [found[row] for row in sorted(found)]
 

@@ -45,12 +45,14 @@ def split_meaning(subjects: pa.Array) -> tuple[pa.Array, pa.Array]:
     Returns:
         large_string [N], the subjects without their meanings, and large_string [N], the meanings; empty where there is none.
     """
-    texts = subjects.cast(pa.large_string())
+    coded = subjects.cast(pa.large_string()).dictionary_encode()  # of many rows, most subjects come several times
+    texts = coded.dictionary
     found = pc.extract_regex(texts, pattern=_MEANING)
     split = pc.is_valid(found)
     named = pc.if_else(split, pc.struct_field(found, "subject"), texts)
-    meanings = pc.if_else(split, pc.struct_field(found, "meaning"), "")
-    return named, meanings.cast(pa.large_string())
+    meanings = pc.if_else(split, pc.struct_field(found, "meaning"), "").cast(pa.large_string())
+    rows = coded.indices
+    return named.take(rows), pc.fill_null(meanings.take(rows), "")
 
 
 def _once(texts: pa.Array) -> pa.Array:
