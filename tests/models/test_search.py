@@ -15,8 +15,9 @@ from trie_oracle import Row, built, keys_of
 
 from kxbatch.errors import ConfigError, DataError, FatalError
 from kxbatch.kernels.trie import Automaton, Keys, Overlay
-from kxbatch.models.retrieval.search import search, with_separator
+from kxbatch.models.retrieval.search import search
 from kxbatch.models.retrieval.settings import Hypotheses, Order, SearchSettings
+from kxbatch.models.retrieval.sources import with_separator
 
 SEP, VOCABULARY = 1, 7
 TOKEN = st.sampled_from([0, 2, 3, 4, 5, 6])

@@ -19,10 +19,11 @@ from kxbatch.errors import ConfigError
 from kxbatch.kernels.trie import Keys
 from kxbatch.models.attention import Frame
 from kxbatch.models.masked_lm import MaskedLm
-from kxbatch.models.masks import Mask, valid_from_lengths
+from kxbatch.models.masks import Mask
 from kxbatch.models.normalizers import row_factor
 from kxbatch.models.norms import normalize
 from kxbatch.models.retrieval.gau_cache import LayerCache
+from kxbatch.models.retrieval.sources import padded
 from kxbatch.models.retrieval.tied_head import log_normalizers, logits_at
 from kxbatch.models.rope import rope_table
 from kxbatch.models.text_encoder import GauLayer, TextEncoder
@@ -52,11 +53,10 @@ class PrefixLmDecoding:
     def __init__(self, encoder: TextEncoder, sources: Keys) -> None:
         self._encoder, self._width, self._said = encoder, 1, 0
         weight = encoder.embedding.weight
-        ids_QL = torch.from_numpy(_padded(sources)).to(weight.device)
+        ids_QL, there_QL = (torch.from_numpy(x).to(weight.device) for x in padded(sources, left=False))
         self._lengths_Q = torch.from_numpy(sources.lengths).to(weight.device)
-        valid_QL = valid_from_lengths(self._lengths_Q, ids_QL.shape[1])
         self._rope = rope_table(0, encoder.config.query_width, encoder.config.rope_base, weight)
-        frame = Frame.of(encoder.config, Mask.padding(valid_QL), weight)
+        frame = Frame.of(encoder.config, Mask.padding(there_QL.bool()), weight)
         assert frame.bias is not None  # of a mask of padding
         self._bias_Q1L = frame.bias
         self._layers = [layer for layer in encoder.layers if isinstance(layer, GauLayer)]
@@ -133,12 +133,3 @@ class PrefixLmDecoding:
         rows = torch.from_numpy(np.ascontiguousarray(parents)).to(self._states.device)
         for cache in self._caches:
             cache.select_rows(rows)
-
-
-def _padded(sources: Keys) -> Numbers:
-    """Int64 [Q, L], padded with 0 on the right."""
-    out = np.zeros((len(sources), int(sources.lengths.max(initial=1))), np.int64)
-    row = np.repeat(np.arange(len(sources)), sources.lengths)
-    place = np.arange(len(row)) - np.repeat(np.cumsum(sources.lengths) - sources.lengths, sources.lengths)
-    out[row, place] = sources.tokens[sources.starts[0] : sources.starts[-1]]
-    return out

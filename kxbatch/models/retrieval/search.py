@@ -22,6 +22,7 @@ from kxbatch.models.retrieval.beam import Beam
 from kxbatch.models.retrieval.generator import Decoding, Generator
 from kxbatch.models.retrieval.outlook import Outlook
 from kxbatch.models.retrieval.settings import PARTS, Hypotheses, Order, SearchSettings
+from kxbatch.models.retrieval.sources import with_separator
 
 Numbers = NDArray[np.int64]
 
@@ -61,14 +62,6 @@ def search(
         done += [replace(beam, questions=numbers[beam.questions]) for beam in run.decode()]
         given_up[numbers] = run.outlook.given_up
     return _ranked(Beam.join([Beam.start(trie, 0), *done]), given_up, settings)
-
-
-def with_separator(questions: Keys, separator: int) -> Keys:
-    """Questions as a model reads them: each with a separator behind."""
-    tokens = questions.tokens[questions.starts[0] : questions.starts[-1]]
-    starts = questions.starts - questions.starts[0]
-    ended = np.insert(tokens, starts[1:], tokens.dtype.type(separator))
-    return Keys(ended, starts + np.arange(len(starts)))
 
 
 @dataclass(frozen=True, eq=False)
