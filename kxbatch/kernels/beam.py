@@ -19,11 +19,11 @@ Scores = NDArray[np.float64]
 Number = Any  # float64 in compiled code
 
 
-def top_k(scores: Scores, offsets: Numbers, k: int) -> tuple[Numbers, Numbers]:
+def top_k(scores: NDArray[Any], offsets: Numbers, k: int) -> tuple[Numbers, Numbers]:
     """The best candidates of each segment, best first; of equal ones the earlier.
 
     Args:
-        scores: float64 [A], no NaN.
+        scores: float32 or float64 [A], no NaN.
         offsets: int64 [Q + 1]; segment q has the candidates `offsets[q]` to `offsets[q + 1]`.
         k: how many at most.
 
@@ -33,7 +33,7 @@ def top_k(scores: Scores, offsets: Numbers, k: int) -> tuple[Numbers, Numbers]:
     starts = np.zeros(len(offsets), np.int64)
     np.cumsum(np.minimum(np.diff(offsets), k), out=starts[1:])
     picked = np.empty(starts[-1], np.int64)
-    _select(frozen(scores, np.float64), frozen(offsets, np.int64), starts, picked)
+    _select(frozen(scores), frozen(offsets, np.int64), starts, picked)
     return picked, starts
 
 
@@ -107,12 +107,12 @@ def spread(begin: Numbers, end: Numbers, slot: NDArray[np.bool_]) -> tuple[Numbe
 
 
 @jit
-def _worse(scores: Scores, a: int, b: int) -> bool:
+def _worse(scores: NDArray[Any], a: int, b: int) -> bool:
     return scores[a] < scores[b] or (scores[a] == scores[b] and a > b)
 
 
 @jit
-def _sift_down(scores: Scores, heap: Numbers, size: int) -> None:
+def _sift_down(scores: NDArray[Any], heap: Numbers, size: int) -> None:
     """Moves the top of a heap whose worst comes first to its place."""
     top, at = heap[0], 0
     while 2 * at + 1 < size:
@@ -127,7 +127,7 @@ def _sift_down(scores: Scores, heap: Numbers, size: int) -> None:
 
 
 @jit
-def _sift_up(scores: Scores, heap: Numbers, at: int) -> None:
+def _sift_up(scores: NDArray[Any], heap: Numbers, at: int) -> None:
     """Moves the last entry of the heap to its place."""
     last = heap[at]
     while at > 0 and _worse(scores, last, heap[(at - 1) // 2]):
@@ -137,7 +137,7 @@ def _sift_up(scores: Scores, heap: Numbers, at: int) -> None:
 
 
 @jit
-def _select(scores: Scores, offsets: Numbers, starts: Numbers, picked: Numbers) -> None:
+def _select(scores: NDArray[Any], offsets: Numbers, starts: Numbers, picked: Numbers) -> None:
     """One pass with a heap of the best so far, which is then sorted."""
     for q in range(starts.shape[0] - 1):
         heap = picked[starts[q] : starts[q + 1]]

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kxbatch.kernels.trie import Keys
+from kxbatch.kernels.trie.keys import starts_of
 
 Numbers = NDArray[np.int64]
 
@@ -51,3 +52,27 @@ class Generator(Protocol):
 
     def begin(self, sources: Keys) -> Decoding:
         """Reads Q sources, question and separator each; the rows are one a question, and have said nothing."""
+
+
+def go_on(decoding: Decoding, questions: Numbers, rows: Numbers, tokens: Numbers) -> Numbers:
+    """Lets some hypotheses say a token each.
+
+    The rows of a decoding are a rectangle, so lines are filled up with copies of their first hypothesis.
+
+    Args:
+        decoding: is advanced.
+        questions: int64 [H], rising.
+        rows: int64 [H], where each goes on from.
+        tokens: int64 [H].
+
+    Returns:
+        int64 [H], the new row of each.
+    """
+    _, line, size = np.unique(questions, return_inverse=True, return_counts=True)
+    begin = starts_of(size)[:-1]
+    place = np.arange(len(rows)) - begin[line]
+    parents, said = (np.repeat(x[begin, None], size.max(), axis=1) for x in (rows, tokens))
+    parents[line, place], said[line, place] = rows, tokens
+    decoding.advance(parents, said)
+    new: Numbers = line * size.max() + place
+    return new

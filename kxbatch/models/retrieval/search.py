@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 from kxbatch.errors import DataError, FatalError
 from kxbatch.kernels.beam import log_probabilities, spread, top_k
 from kxbatch.kernels.trie import Automaton, Keys
-from kxbatch.kernels.trie.keys import starts_of
 from kxbatch.models.retrieval.beam import Beam
-from kxbatch.models.retrieval.generator import Decoding, Generator
+from kxbatch.models.retrieval.generator import Decoding, Generator, go_on
 from kxbatch.models.retrieval.outlook import Outlook
 from kxbatch.models.retrieval.settings import PARTS, Hypotheses, Order, SearchSettings
 from kxbatch.models.retrieval.sources import with_separator
@@ -194,19 +193,12 @@ class _Run:
         return replace(beam, nodes=self.outlook.enter(beam.nodes, beam.states, beam.questions, begins))
 
     def _advance(self, beam: Beam) -> Beam:
-        """Tells the model; its rows are a rectangle, so lines are filled up with a copy of their first hypothesis."""
+        """Tells the model."""
         if not len(beam):
             return beam
         live = np.flatnonzero(beam.live)
-        _, line, size = np.unique(beam.questions[live], return_inverse=True, return_counts=True)
-        begin = starts_of(size)
-        place = np.arange(len(live)) - begin[line]
-        parents = np.repeat(beam.rows[live[begin[:-1]], None], size.max(), axis=1)
-        tokens = np.full(parents.shape, self._separator)
-        parents[line, place], tokens[line, place] = beam.rows[live], beam.tokens[live]
-        self._decoding.advance(parents, tokens)
         rows = np.full(len(beam), -1)
-        rows[live] = line * parents.shape[1] + place
+        rows[live] = go_on(self._decoding, beam.questions[live], beam.rows[live], beam.tokens[live])
         return replace(beam, rows=rows)
 
 
