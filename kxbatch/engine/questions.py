@@ -18,8 +18,8 @@ COLUMNS = ("question", "subject", "predicate", "object")
 READERS: dict[str, Callable[[Path], pl.DataFrame]] = {
     ".parquet": pl.read_parquet,
     ".jsonl": lambda path: pl.read_ndjson(path, infer_schema_length=None),
-    ".csv": lambda path: pl.read_csv(path, infer_schema=False, missing_utf8_is_empty_string=True),
-    ".tsv": lambda path: pl.read_csv(path, separator="\t", infer_schema=False, missing_utf8_is_empty_string=True),
+    ".csv": lambda path: pl.read_csv(path, infer_schema=False).fill_null(""),
+    ".tsv": lambda path: pl.read_csv(path, separator="\t", infer_schema=False).fill_null(""),
 }
 
 
