@@ -132,7 +132,6 @@ def _systems(graphs: Sequence[Path], models: Sequence[Path], device: str, precis
         opened = [System("", Graph.open(graph)) for graph in graphs]
     else:
         from kxbatch.models.retrieval.loading import load_retriever
-
         from kxbatch.models.retrieval.settings import SearchSettings
 
         loaded = [

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from kxbatch.errors import ConfigError
 from kxbatch.models.device import DTYPES, resolve_device, resolve_precision
 from kxbatch.models.encoders import identify
-from kxbatch.models.encoders.folders import read_json
-from kxbatch.models.graph import Graph
+from kxbatch.models.encoders.folders import read_folder, read_json
+from kxbatch.models.graph import Graph, GraphTokenizer
 from kxbatch.models.masked_lm import MaskedLm
 from kxbatch.models.retrieval.generator import Generator
 from kxbatch.models.retrieval.retriever import Retriever
 from kxbatch.models.retrieval.settings import SearchSettings
 from kxbatch.models.retrieval.trained import ARCHITECTURE, CONFIG, TrainedPrefixLm, retriever_digest
 from kxbatch.models.trained_text import load_weights
+
+_NO_LIMIT = 2**16  # tokens; of models with relative positions
 
 
 def generator_digest(folder: Path) -> str:
@@ -71,27 +74,53 @@ def _load(
 ) -> tuple[Generator, int]:
     """The model, and the tokens of the longest question it reads."""
     if not _is_retriever(folder):
-        from kxbatch.models.retrieval.transformers_generator import TransformersGenerator
-
-        loaded = TransformersGenerator.load(
-            folder, graph.tokenizer, device=device, dtype=dtype, trust_remote_code=trust_remote_code
-        )
-        return loaded, loaded.max_question
+        return _load_transformers(folder, graph, device, dtype, trust_remote_code=trust_remote_code)
     from kxbatch.models.retrieval.prefix_lm_generator import PrefixLmGenerator
 
     trained = TrainedPrefixLm.read(folder)
-    _check_fits(folder, trained, graph)
+    _check_tokenizer(folder, trained.tokenizer_digest, graph)
+    _check_order(folder, trained, graph)
     model = MaskedLm(trained.encoder)
     load_weights(model, folder)
     return PrefixLmGenerator(model.to(device, dtype)), trained.max_question
 
 
-def _check_fits(folder: Path, trained: TrainedPrefixLm, graph: Graph) -> None:
-    if trained.tokenizer_digest != graph.tokenizer.digest:
+def _load_transformers(
+    folder: Path, graph: Graph, device: str, dtype: torch.dtype, *, trust_remote_code: bool
+) -> tuple[Generator, int]:
+    """A Hugging Face model, and the tokens of the longest question it reads.
+
+    A model with a fixed number of positions keeps half of them for the key, if question and key share them.
+    """
+    try:
+        from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+    except ImportError as error:
+        raise ConfigError(f"model '{folder}' needs transformers; run: pip install 'kxbatch[hf]'") from error
+    from kxbatch.models.retrieval.transformers_generator import TransformersGenerator
+
+    read_folder(folder)
+    _check_tokenizer(folder, GraphTokenizer.read(folder).digest, graph)
+    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": trust_remote_code}
+    try:
+        config = AutoConfig.from_pretrained(folder, **local)
+        kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+        model = kind.from_pretrained(folder, dtype=dtype, use_safetensors=True, **local)
+    except (ValueError, OSError) as error:
+        raise ConfigError(f"model '{folder}': transformers cannot load it as one that writes text: {error}") from error
+    positions = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+    longest = int(positions or _NO_LIMIT) // (1 if config.is_encoder_decoder else 2)
+    return TransformersGenerator(model.to(device)), longest - 1
+
+
+def _check_tokenizer(folder: Path, digest: str, graph: Graph) -> None:
+    if digest != graph.tokenizer.digest:
         raise ConfigError(
-            f"model '{folder}' was trained with another tokenizer (digest {trained.tokenizer_digest[:12]}) than the graph has "
-            f"({graph.tokenizer.digest[:12]}): build the graph with --tokenizer {folder}, or train on this graph"
+            f"model '{folder}' has another tokenizer (digest {digest[:12]}) than the graph ({graph.tokenizer.digest[:12]}): "
+            f"build the graph with --tokenizer {folder}, or train a model on this graph"
         )
+
+
+def _check_order(folder: Path, trained: TrainedPrefixLm, graph: Graph) -> None:
     if trained.order != graph.order:
         raise ConfigError(
             f"model '{folder}' writes keys in the order {trained.order}, the graph has {graph.order}: "
