@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 
 import click
 
-from kxbatch.errors import Abandoned, KxbatchError, nearest
+from kxbatch.cli.lazy import LazyGroup
+from kxbatch.errors import Abandoned, KxbatchError
 
 VERBS = {
     "run": "Run or resume a job.",
@@ -23,6 +23,7 @@ VERBS = {
     "convert": "Convert a trained model for use elsewhere, and check it.",
     "compact": "Rewrite many small parts into few.",
     "report": "Build report.html of an output.",
+    "kg": "Graphs of facts for retrieval: build, add, delete.",
     "tune": "Choose beta, gamma and dim of whitening on labelled pairs.",
     "doctor": "Check this machine: what works, what does not, the mend.",
     "init": "Write a commented job file to start from.",
@@ -31,31 +32,12 @@ VERBS = {
 }
 
 
-class _Verbs(click.Group):
-    """Knows the verbs by name; imports a verb's module only to run it or to show its help."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(VERBS)
-
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name not in VERBS:
-            return None
-        command: click.Command = importlib.import_module(f"kxbatch.cli.{name}").command
-        return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in VERBS and not args[0].startswith("-"):
-            ctx.fail(f"no such command '{args[0]}'{nearest(args[0], VERBS)}")
-        return super().resolve_command(ctx, args)
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(VERBS.items()))
-
-
-@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=LazyGroup,
+    package="kxbatch.cli",
+    verbs=VERBS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(package_name="kxbatch")
 def cli() -> None:
     """Embed corpora, whiten them, audit them for hubs; resume anything, lose nothing.

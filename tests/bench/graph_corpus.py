@@ -1,4 +1,4 @@
-"""Triples shaped like KgCLUE's: 20.5 million over 3.1 million subjects, a third with meanings, and 246 thousand relations."""
+"""Triples shaped like those of KgCLUE: 20.5 million, over 3.1 million subjects and 246 thousand predicates."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from kxbatch.models.graph.facts import Facts
 from kxbatch.models.graph.strings import Strings, smallest
 from kxbatch.models.graph.text import normalize
 from kxbatch.models.graph.tokenizer import GraphTokenizer
-from kxbatch.models.graph.triples import Column, Triples
+from kxbatch.models.graph.triples import Column, Triples, pack
 
 Order = Literal["spm", "smp"]
 PARTS: dict[Order, tuple[int, int, int]] = {"spm": (0, 1, 2), "smp": (0, 2, 1)}  # columns in the order of a key
@@ -73,7 +73,7 @@ def build(triples: Triples, normalized: tuple[pa.Array, ...], tokenizer: GraphTo
     parts = [_part(normalized[i], tokenizer, ended=i != PARTS[order][-1]) for i in PARTS[order]]
     columns = [triples.columns[i] for i in PARTS[order]]
     ranks = [part.ranks[column.codes] for part, column in zip(parts, columns, strict=True)]
-    packed = _packed(ranks, [len(part.keys) for part in parts])
+    packed = pack(ranks, [len(part.keys) for part in parts])
     rows = _sorted_rows(packed, triples.columns)
     first = _differs(packed[rows])
     leaders = rows[first]
@@ -113,15 +113,6 @@ def _part(normalized: pa.Array, tokenizer: GraphTokenizer, *, ended: bool) -> _P
     keys = tokenizer.encode(distinct.pool)
     found, numbers = sort_keys(ended_by(keys, tokenizer.separator) if ended else keys)
     return _Part(found, numbers[distinct.codes])
-
-
-def _packed(ranks: list[Numbers], sizes: list[int]) -> Numbers:
-    """int64 [R], ordered as the tuples of ranks are."""
-    if sizes[0] * sizes[1] * sizes[2] < 2**63:
-        return (ranks[0] * sizes[1] + ranks[1]) * sizes[2] + ranks[2]
-    pairs = np.unique(ranks[0] * sizes[1] + ranks[1], return_inverse=True)[1]  # numbered anew, to be fewer
-    packed: Numbers = pairs * sizes[2] + ranks[2]
-    return packed
 
 
 def _sorted_rows(packed: Numbers, columns: tuple[Column, ...]) -> Numbers:

@@ -11,10 +11,13 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
 
 from kxbatch.errors import ConfigError, nearest
 from kxbatch.kernels.trie import Keys, Overlay, find, sort_keys
+from kxbatch.models.graph.checking import WORDS, find_faults
 from kxbatch.models.graph.facts import Row
+from kxbatch.models.graph.triples import COLUMNS
 
 Rows = tuple[Row, ...]
 
@@ -37,6 +40,17 @@ class Change:
     meaning: str = ""
     object: str | None = None
 
+    def fault(self) -> str | None:
+        """Why it cannot be a fact, in words; None where it can."""
+        parts = {
+            "subject": self.subject,
+            "predicate": self.predicate,
+            "meaning": self.meaning,
+            "object": self.object or "-",
+        }
+        found = find_faults([pa.array([part], pa.large_string()) for part in (parts[name] for name in COLUMNS)], "")
+        return f"the {found[0].column} {parts[found[0].column]!r} {WORDS[found[0].error]}" if found else None
+
     def to_json(self) -> str:
         """As one line, without its end."""
         return json.dumps(asdict(self), ensure_ascii=False)
@@ -47,11 +61,12 @@ class Missing(ConfigError):
 
     Attributes:
         change: which one.
+        is_there: whether its key is, and says other things.
     """
 
-    def __init__(self, change: Change, message: str) -> None:
+    def __init__(self, change: Change, message: str, *, is_there: bool) -> None:
         super().__init__(message)
-        self.change = change
+        self.change, self.is_there = change, is_there
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +114,7 @@ def _changed(rows: set[Row], change: Change, *, refuse: bool) -> set[Row]:
         return rows | {Row(change.subject, change.predicate, change.meaning, change.object or "")}
     gone = {row for row in rows if change.object in (None, row.object)}
     if refuse and not gone:
-        raise Missing(change, _words(change, rows))
+        raise Missing(change, _words(change, rows), is_there=bool(rows))
     return rows - gone
 
 

@@ -40,14 +40,13 @@ def find_faults(texts: Sequence[pa.Array], separator: str) -> list[Fault]:
 
     Args:
         texts: subject, predicate, meaning and object, R strings each; nulls are faults, but for meanings.
-        separator: the tokenizer's, as it is spelled.
+        separator: the tokenizer's, as it is spelled; empty: it is not looked for.
     """
     found: dict[int, Fault] = {}
     for name, column in zip(COLUMNS, texts, strict=True):
-        coded = column.dictionary_encode(null_encoding="encode")
-        of_row = coded.indices.to_numpy()
+        distinct, of_row = _coded(column) if name != "object" else (column, slice(None))  # most objects come once
         for error, holds in _checks(name, separator).items():
-            bad = _where(coded.dictionary, holds)
+            bad = _where(distinct, holds)
             for row in np.flatnonzero(bad[of_row]).tolist() if bad.any() else ():
                 found.setdefault(row, Fault(row, name, error))
     return [found[row] for row in sorted(found)]
@@ -59,9 +58,14 @@ def _checks(column: str, separator: str) -> dict[str, Callable[[pa.Array], pa.Ar
     }
     if column != "meaning":
         checks = {"null": pc.is_null, "blank": _blank} | checks
-    if column != "object":  # objects are no part of a key
+    if column != "object" and separator:  # objects are no part of a key
         checks["separator"] = lambda texts: pc.match_substring(texts, pattern=separator, ignore_case=True)
     return checks
+
+
+def _coded(texts: pa.Array) -> tuple[pa.Array, NDArray[Any]]:
+    coded = texts.dictionary_encode(null_encoding="encode")
+    return coded.dictionary, coded.indices.to_numpy()
 
 
 def _blank(texts: pa.Array) -> pa.Array:

@@ -12,6 +12,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from kxbatch.kernels.trie.keys import frozen
+from kxbatch.kernels.trie.sorting import number_rows, sort_rows
+
+_BITS = 9  # of a byte plus one
 Letters = NDArray[np.uint8]
 Offsets = NDArray[np.int64]
 
@@ -29,6 +33,27 @@ def from_flat(letters: Letters, starts: NDArray[Any]) -> pa.Array:
     """The inverse of `to_flat`; starts of any integer type."""
     ends = pa.py_buffer(np.ascontiguousarray(starts, np.int64))
     return pa.LargeStringArray.from_buffers(len(starts) - 1, ends, pa.py_buffer(np.ascontiguousarray(letters)))
+
+
+def sorted_distinct(strings: pa.Array) -> tuple[pa.Array, Offsets]:
+    """Strings without nulls, sorted by their bytes, each once; and the number that each one given has among them.
+
+    Many times as fast as sorting Arrow or polars strings that begin alike.
+
+    Args:
+        strings: N strings.
+
+    Returns:
+        large_string [M], and int64 [N].
+    """
+    flat = to_flat(strings)
+    letters, starts = frozen(flat[0]), frozen(flat[1])
+    rows, numbers = np.arange(len(strings)), np.empty(len(strings), np.int64)
+    sort_rows(letters, starts, _BITS, 64 // _BITS, rows)
+    size = number_rows(letters, starts, rows, numbers)
+    leaders = np.empty(size, np.int64)
+    leaders[numbers[rows]] = rows
+    return strings.cast(pa.large_string()).take(pa.array(leaders)), numbers
 
 
 def smallest(values: NDArray[Any], largest: int) -> NDArray[Any]:

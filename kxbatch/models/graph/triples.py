@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from kxbatch.models.graph.strings import from_flat, to_flat
+from kxbatch.models.graph.strings import from_flat, sorted_distinct, to_flat
 
 Codes = NDArray[np.uint32]
 COLUMNS = ("subject", "predicate", "meaning", "object")
@@ -55,10 +54,9 @@ class Triples:
     def of(cls, strings: Sequence[pa.Array | pa.ChunkedArray]) -> Triples:
         """Of four arrays of R strings without nulls; a row that says the same as another one goes."""
         columns = [Column.of(column) for column in strings]
-        table = pl.DataFrame({name: column.codes for name, column in zip(COLUMNS, columns, strict=True)})
-        distinct = table.unique(maintain_order=True)
-        kept = [Column(c.pool, distinct[name].to_numpy()) for name, c in zip(COLUMNS, columns, strict=True)]
-        return cls(tuple(kept), len(table))
+        packed = pack([column.codes for column in columns], [len(column.pool) for column in columns])
+        first = np.sort(np.unique(packed, return_index=True)[1])
+        return cls(tuple(Column(column.pool, column.codes[first]) for column in columns), len(packed))
 
     def __len__(self) -> int:
         return len(self.columns[0].codes)
@@ -87,13 +85,24 @@ class Triples:
         return cls(columns, sum(part.read for part in parts))
 
 
+def pack(ranks: Sequence[NDArray[Any]], sizes: Sequence[int]) -> NDArray[np.int64]:
+    """One integer for each row, ordered as the tuples of its ranks are.
+
+    Args:
+        ranks: integers [R] for each column, from 0.
+        sizes: what they are below.
+    """
+    packed, most = ranks[0].astype(np.int64), max(sizes[0], 1)
+    for rank, size in zip(ranks[1:], sizes[1:], strict=True):
+        if most * size >= 2**63:  # numbered anew, to be fewer: no more than there are rows
+            packed = np.unique(packed, return_inverse=True)[1]
+            most = len(packed)
+        packed, most = packed * size + rank, most * size
+    return packed
+
+
 def _united(columns: Sequence[Column]) -> Column:
     """Columns one below the other, over one sorted pool."""
-    pools = pa.concat_arrays([column.pool for column in columns])
-    coded = pools.dictionary_encode()
-    order = pl.Series(coded.dictionary).arg_sort().to_numpy()
-    rank = np.empty(len(order), np.uint32)
-    rank[order] = np.arange(len(order), dtype=np.uint32)
-    of_entry = np.split(rank[coded.indices.to_numpy()], np.cumsum([len(column.pool) for column in columns])[:-1])
-    codes = [of[column.codes] for of, column in zip(of_entry, columns, strict=True)]
-    return Column(coded.dictionary.take(pa.array(order)), np.concatenate(codes))
+    pool, numbers = sorted_distinct(pa.concat_arrays([column.pool for column in columns]))
+    of_part = np.split(numbers.astype(np.uint32), np.cumsum([len(column.pool) for column in columns])[:-1])
+    return Column(pool, np.concatenate([of[column.codes] for of, column in zip(of_part, columns, strict=True)]))
