@@ -21,6 +21,7 @@ from kxbatch.report.elements import Figure, Key, Tile
 from kxbatch.report.strokes import STAGES, Stroke
 
 PAGE = "evaluation.html"
+MOST_CURVES = 4
 HEADS = {  # how an outcome is told
     "wrong subject": "Wrong subject",
     "wrong predicate": "Right subject, wrong predicate",
@@ -71,7 +72,6 @@ def render(evaluation: Evaluation) -> str:
         name=Path(evaluation.source).name,
         rows=[(result, result.to_json()) for result in evaluation.results],
         most_hits=sorted({n for result in evaluation.results for n in result.hits}),
-        most_score=max(result.score for result in evaluation.results) or 1.0,
         invents=any(result.method.kind == "free" for result in evaluation.results),
         tiles=list(tiles(evaluation)),
         figures=list(drawn(evaluation)),
@@ -122,14 +122,15 @@ def drawn(evaluation: Evaluation) -> Iterator[Figure]:
         caption = "Answers come in the order of their scores; further right, more questions are answered."
         marked = any(at is not None for _, _, at in chosen)
         caption += " The mark is the threshold." if marked else ""
+        caption += f" The best {MOST_CURVES} searches." if len(lines) == MOST_CURVES else ""
         yield Figure("When it abstains", Markup(figures.curves(chosen)), caption, keys)
 
 
 def curved(evaluation: Evaluation) -> Iterator[tuple[Result, Curve, Stroke]]:
-    """The searches that are drawn: the best first, as many as there are strokes."""
+    """The searches that are drawn, the best first."""
     searches = [one for one in evaluation.results if one.method.kind == "search"]
     searches.sort(key=lambda one: -one.score)
-    for one, stroke in zip(searches[: len(STAGES)], STAGES, strict=False):
+    for one, stroke in zip(searches[:MOST_CURVES], STAGES, strict=False):
         curve = one.curve
         if curve is not None and len(curve.scores):
             yield one, curve, stroke

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 PARTS = ("subject", "predicate", "meaning", "object", "all")
+WIDE = (430, 250)  # points
 BAR = 0.36  # of the room of a part, for each of two
 
 
@@ -39,7 +40,7 @@ def parts(results: Sequence[Result]) -> str:
         axes.grid(visible=False, axis="y")
         axes.set_xlabel("exactly right")
 
-    return draw("parts", "Share of questions whose answer has each part exactly right", paint, height=250)
+    return draw("parts", "Share of questions whose answer has each part exactly right", paint, *WIDE[::-1])
 
 
 def curves(lines: Sequence[tuple[Curve, Stroke, float | None]]) -> str:
@@ -62,4 +63,4 @@ def curves(lines: Sequence[tuple[Curve, Stroke, float | None]]) -> str:
         axes.set_xlabel("questions that get an answer")
         axes.set_ylabel("answers that are right")
 
-    return draw("coverage", "Share of right answers against share of answered questions", paint, height=250)
+    return draw("coverage", "Share of right answers against share of answered questions", paint, *WIDE[::-1])
