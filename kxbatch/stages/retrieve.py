@@ -134,7 +134,7 @@ class Retrieve(Stage[RetrieveConfig]):
     def map(self, table: pa.Table, context: Context) -> Mapped:
         """Answer the questions that say something."""
         good, reasons, words = usable_texts(table, self.column)
-        questions = self._retriever.graph.questions(good)
+        questions = self._retriever.graph.questions(good.combine_chunks())
         short = questions.lengths <= self._max_question
         reasons[np.flatnonzero(reasons == "")[~short]] = "long-question"
         words["long-question"] = (
