@@ -35,7 +35,8 @@ def logits_at(states_RD: Tensor, weight_VD: Tensor, rows: Numbers, tokens: Numbe
     present = np.zeros(len(weight_VD), bool)
     present[tokens] = True
     distinct = np.flatnonzero(present)
-    if len(tokens) * GATHER_COST <= len(distinct) * len(np.unique(rows)):
+    distinct_rows = 1 + np.count_nonzero(np.diff(rows))
+    if len(tokens) * GATHER_COST <= len(distinct) * distinct_rows:
         return _pairwise(states_RD, weight_VD, rows, tokens)
     weight_UD = weight_VD.index_select(0, _on(weight_VD, distinct))
     return _by_product(states_RD, weight_UD, rows, (np.cumsum(present) - 1)[tokens])
