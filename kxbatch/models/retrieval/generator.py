@@ -40,15 +40,11 @@ class Decoding(Protocol):
 
 
 class Generator(Protocol):
-    """A model that goes on from a source, token by token.
-
-    Attributes:
-        vocabulary: V.
-    """
+    """A model that goes on from a source, token by token."""
 
     @property
     def vocabulary(self) -> int:
-        """V."""
+        """V, at least that of the trie."""
 
     def begin(self, sources: Keys) -> Decoding:
         """Reads Q sources, question and separator each; the rows are one a question, and have said nothing."""
