@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from kxbatch.data.storage import Folder
 from kxbatch.engine.graph_answers import Method, System
-from kxbatch.engine.graph_evaluation import Result, best, told
+from kxbatch.engine.graph_evaluation import Grid, Result, Thresholds, best, calibrate, evaluate, told
 from kxbatch.engine.graph_judging import OUTCOMES
 from kxbatch.engine.questions import Questions
 from kxbatch.models.graph.graph import Fact
@@ -40,7 +40,7 @@ class Calibration:
     chosen: Abstention
 
     @classmethod
-    def of(cls, source: str, thresholds: Mapping[tuple[str, Method], Abstention]) -> Calibration:
+    def of(cls, source: str, thresholds: Thresholds) -> Calibration:
         """The best of some searches."""
         (system, method), chosen = max(thresholds.items(), key=lambda item: item[1].f1)
         return cls(source, system, method, chosen)
@@ -91,13 +91,26 @@ class Example:
     score: float | None
 
 
+@dataclass(frozen=True)
+class Asked:
+    """Questions.
+
+    Attributes:
+        source: where they come from, for people.
+        questions: with what they ask for.
+    """
+
+    source: str
+    questions: Questions
+
+
 @dataclass(frozen=True, eq=False)
 class Evaluation:
     """Everything that was found out.
 
     Attributes:
-        source: the file of questions.
-        questions: what is in it.
+        source: where the questions come from, for people.
+        questions: with what they ask for.
         systems: graphs with their models.
         results: of all ways to answer.
         calibration: the threshold that other questions gave; None where none were given.
@@ -151,6 +164,34 @@ class Evaluation:
         fact, score = result.found.facts[place], float(result.found.scores[place])
         answer = result.found.invented[place] if fact is None else spelt(fact)
         return Example(asked.texts[question], spelt(gold), answer, None if np.isnan(score) else score)
+
+
+def run(
+    systems: Sequence[System],
+    asked: Asked,
+    grid: Grid,
+    threshold: float | None = None,
+    dev: Asked | None = None,
+    progress: Callable[[Result], None] | None = None,
+) -> Evaluation:
+    """Evaluates, with thresholds chosen on other questions where there are any.
+
+    Args:
+        systems: graphs with their models.
+        asked: the questions.
+        grid: ways to answer them.
+        threshold: score below which a question would get no answer.
+        dev: questions to choose a threshold on, for each way to search, instead.
+        progress: called with each result.
+    """
+    if dev is None:
+        return Evaluation(
+            asked.source, asked.questions, systems, evaluate(systems, asked.questions, grid, threshold, progress)
+        )
+    searches = replace(grid, free=False, linking=False)
+    thresholds = calibrate(evaluate(systems, dev.questions, searches, progress=progress))
+    results = evaluate(systems, asked.questions, grid, thresholds, progress)
+    return Evaluation(asked.source, asked.questions, systems, results, Calibration.of(dev.source, thresholds))
 
 
 def spelt(fact: Fact) -> str:

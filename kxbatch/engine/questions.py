@@ -45,7 +45,7 @@ class Questions:
         return len(self.texts)
 
 
-def read_questions(path: Path, limit: int | None = None) -> Questions:
+def read_questions(path: Path, split: str | None = None, limit: int | None = None) -> Questions:
     """Reads questions with their answers.
 
     A subject `X（Y）` is X with the meaning Y where no column `meaning` says another one; where there is neither, the
@@ -54,13 +54,16 @@ def read_questions(path: Path, limit: int | None = None) -> Questions:
     Args:
         path: a file with the columns question, subject, predicate, object (a text, or a list of texts of which each is
             right) and, if the meanings are known, meaning.
+        split: only the rows that have this value in the column `split`.
         limit: only the first so many.
 
     Raises:
         ConfigError: no such file, or of no format that is read.
-        DataError: it cannot be read, lacks a column, has no rows, or a row without a text where one is needed.
+        DataError: it cannot be read, lacks a column, has no rows, none of the split, or one without a text where one is needed.
     """
-    rows = read_rows(path, COLUMNS)
+    rows = read_rows(path, COLUMNS if split is None else (*COLUMNS, "split"))
+    if split is not None:
+        rows = _of_split(path, rows, split)
     rows = rows if limit is None else rows.slice(0, limit)
     names, within = split_meaning(rows["subject"].combine_chunks().cast(pa.large_string()))
     said = rows["meaning"].to_pylist() if "meaning" in rows.column_names else [None] * rows.num_rows
@@ -97,6 +100,14 @@ def read_rows(path: Path, columns: Sequence[str]) -> pa.Table:
     if not rows.num_rows:
         raise DataError(f"{path}: has no rows")
     return rows
+
+
+def _of_split(path: Path, rows: pa.Table, split: str) -> pa.Table:
+    found = rows.filter(pc.equal(rows["split"].cast(pa.large_string()), split))
+    if not found.num_rows:
+        splits = rows["split"].cast(pa.large_string()).unique().drop_null().to_pylist()
+        raise DataError(f"{path}: no rows of split {split!r}{nearest(split, splits)}; it has {', '.join(splits[:10])}")
+    return found
 
 
 def _refuse_missing(path: Path, rows: pa.Table, columns: Sequence[str]) -> None:

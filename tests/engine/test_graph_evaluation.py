@@ -277,7 +277,9 @@ def test_the_command_line_pairs_graphs_and_models_and_calibrates(
 ) -> None:
     rows = [(row[0], *row[1], row[2]) for row in GOLD]
     table = pl.DataFrame(rows, schema=["question", "subject", "predicate", "meaning", "object"], orient="row")
-    table.write_parquet(tmp_path / "q.parquet")
+    other = table.with_columns(split=pl.lit("b"), object=pl.lit([], pl.List(pl.String)))
+    pl.concat([table.with_columns(split=pl.lit("a")), other]).write_parquet(tmp_path / "q.parquet")
+    table.write_ndjson(tmp_path / "dev.jsonl")
     pairs: list[tuple[Path, Path]] = []
 
     def opened(graphs: list[Path], models: list[Path], *rest: str) -> list[System]:
@@ -287,7 +289,16 @@ def test_the_command_line_pairs_graphs_and_models_and_calibrates(
     monkeypatch.setattr(cli, "_systems", opened)
     path = str(tmp_path / "q.parquet")
     arguments = [path, "--graph", "g1", "--model", "m1", "--graph", "g2", "--model", "m2", "--beam", "1,2,1"]
-    arguments += ["--look-ahead", "none", "--calibrate", path, "--output", str(tmp_path / "out")]
+    arguments += [
+        "--look-ahead",
+        "none",
+        "--split",
+        "a",
+        "--calibrate",
+        str(tmp_path / "dev.jsonl"),
+        "--output",
+        str(tmp_path / "out"),
+    ]
     done = CliRunner().invoke(cli.command, arguments, catch_exceptions=False)
     assert done.exit_code == 0
     assert pairs == [(Path("g1"), Path("m1")), (Path("g2"), Path("m2"))]
@@ -305,6 +316,8 @@ def test_the_command_line_pairs_graphs_and_models_and_calibrates(
         (["--graph", "g", "--beam", "0"], "whole numbers"),
         (["--graph", "g", "--look-ahead", "predicat"], "did you mean 'predicate'"),
         (["--graph", "g", "--calibrate", "dev.csv"], "give --model"),
+        (["--graph", "g", "--model", "m", "--calibrate", "dev.csv", "--threshold", "-1"], "leave --threshold out"),
+        (["--graph", "g", "--model", "m", "--calibrate", "q.csv"], "calibrate on others"),
     ],
 )
 def test_the_command_line_refuses_what_makes_no_sense(arguments: list[str], words: str) -> None:

@@ -115,7 +115,7 @@ def test_every_format_gives_the_same_questions(tmp_path: Path, ending: str) -> N
     assert found.subjects == ["牛郎", "b"]
     assert found.meanings == ["故事", None]
     assert found.objects == [['说"是"'], ["o"]]
-    assert read_questions(path, 1).texts == found.texts[:1]
+    assert read_questions(path, limit=1).texts == found.texts[:1]
     told = table.with_columns(meaning=pl.Series(["", "m"]))
     {"parquet": told.write_parquet, "jsonl": told.write_ndjson}.get(
         ending, lambda to: told.write_csv(to, separator="\t" if ending == "tsv" else ",")
@@ -142,6 +142,11 @@ def test_what_is_wrong_with_a_file_is_said(tmp_path: Path) -> None:
     )
     with pytest.raises(DataError, match="row 0 has no predicate"):
         read_questions(tmp_path / "q.parquet")
+    with pytest.raises(DataError, match="no column split"):
+        read_questions(tmp_path / "q.parquet", "test")
+    table.rename({"subjct": "subject"}).with_columns(split=pl.lit("test")).write_parquet(tmp_path / "split.parquet")
+    with pytest.raises(DataError, match="no rows of split 'tst'; did you mean 'test'"):
+        read_questions(tmp_path / "split.parquet", "tst")
     table.clear().write_parquet(tmp_path / "empty.parquet")
     with pytest.raises(DataError, match="no rows"):
         read_rows(tmp_path / "empty.parquet", ())

@@ -128,8 +128,9 @@ def test_the_command_line_writes_both_files(job: ModuleType, tmp_path: Path, mon
     job.main()
     assert len(pl.read_parquet(tmp_path / "new" / "triples.parquet")) == 3
     asked = pl.read_parquet(tmp_path / "new" / "questions.parquet")
-    assert asked.columns == ["question", *KEY, "object", "template", "held_out", "noise", "split"]
+    assert asked.columns == ["question", *KEY, "object", "template", "held_out", "noise", "split", "train"]
     assert asked["object"].to_list() == [["Oslo"] * 3]
+    assert asked["train"].to_list() == (asked["split"] == "train").to_list()
 
 
 @pytest.mark.parametrize(("content", "words"), [(None, "is missing"), (b"{}", "sha256")])

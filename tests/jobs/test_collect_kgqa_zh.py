@@ -24,7 +24,7 @@ class Ended:
     said: str
 
 
-def collect(*arguments: str | Path) -> Ended:
+def collect(*arguments: str | int | Path) -> Ended:
     """Runs the script; what it says and what it fails with together."""
     said = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said):
@@ -77,16 +77,22 @@ def read(folder: Path, name: str) -> pl.DataFrame:
 
 @pytest.mark.parametrize("by", ["predicate", "subject"])
 def test_parts_share_no_group_and_hold_every_whole_question(tmp_path: Path, questions: Path, by: str) -> None:
-    result = collect("--questions", questions, "--output", tmp_path / "out", "--by", by)
+    result = collect("--questions", questions, "--output", tmp_path / "out", "--by", by, "--swaps", 2)
     assert result.status == 0, result.said
-    parts = [read(tmp_path / "out", name) for name in ("train", "valid", "test")]
-    together = pl.concat(parts)
+    together = read(tmp_path / "out", "questions")
+    assert together.columns == ["question", "subject", "predicate", "meaning", "object", "split", "made", "train"]
+    assert together["train"].to_list() == (together["split"] == "train").to_list()
+    made, together = together.filter("made"), together.filter(~pl.col("made"))
     assert len(together) == 30 * 10 + 3
-    assert together.columns == ["question", "subject", "predicate", "meaning", "object"]
-    groups = [set(part[by]) for part in parts]
+    groups = [set(together.filter(split=name)[by]) for name in ("train", "valid", "test")]
     assert not (groups[0] & groups[1])
     assert not (groups[0] & groups[2])
     assert not (groups[1] & groups[2])
+    learned = together.filter("train")
+    assert set(made["train"]) == {True}
+    assert set(made["subject"]) <= set(learned["subject"])
+    assert all(subject in question for question, subject in made.select("question", "subject").iter_rows())
+    assert len(made) == 2 * sum(s in q for q, s in learned.select("question", "subject").iter_rows())
     assert len(groups[0]) > len(groups[1])
     assert together.filter(subject="牛郎织女")["meaning"].to_list() == ["中国著名民间故事"]
     assert together.filter(subject="王强")["object"].to_list() == [["第二军医大学", "湖北音乐学院"]] * 2

@@ -50,6 +50,8 @@ def _words(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str,
 @click.option("--linking/--no-linking", default=True, show_default=True, help="Also answer without the model.")
 @click.option("--threshold", type=float, help="Score below which a question gets no answer.")
 @click.option("--calibrate", type=PATH, help="Questions to choose thresholds on; prints lines to paste.")
+@click.option("--split", help="Only rows with this value in the column split.")
+@click.option("--calibrate-split", help="The same for the questions of --calibrate.")
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first N questions.")
 @click.option("--batch", type=click.IntRange(min=1), default=64, show_default=True, help="Questions decoded together.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
@@ -69,6 +71,8 @@ def command(
     linking: bool,
     threshold: float | None,
     calibrate: Path | None,
+    split: str | None,
+    calibrate_split: str | None,
     limit: int | None,
     batch: int,
     device: str,
@@ -87,14 +91,33 @@ def command(
     \b
     Examples:
       kxbatch kg eval test.parquet --graph out/graph --model out/model --output out/evaluation
-      kxbatch kg eval test.parquet --graph spm --model m1 --graph smp --model m2 --beam 1,3 --calibrate valid.parquet
+      kxbatch kg eval q.parquet --split test --calibrate q.parquet --calibrate-split valid --graph out/graph --model m
+      kxbatch kg eval test.parquet --graph spm --model m1 --graph smp --model m2 --beam 1,3
     """
-    from kxbatch.engine import graph_evaluation as evaluation
-    from kxbatch.engine.graph_report import Calibration, Evaluation, write
+    from kxbatch.engine.graph_evaluation import Grid
+    from kxbatch.engine.graph_report import Asked, run, write
     from kxbatch.engine.questions import read_questions
     from kxbatch.report.graph_evaluation import build
 
     loud(verbose)
+    _refuse(graphs, models, calibrate, threshold)
+    if (calibrate, calibrate_split) == (questions, split):
+        raise click.UsageError("a threshold chosen on the questions it is judged by is too good: calibrate on others")
+    grid = Grid(beam, look_ahead, scoring, answers, free, linking, batch)
+    asked = Asked(_source(questions, split), read_questions(questions, split, limit))
+    dev = None
+    if calibrate is not None:
+        dev = Asked(_source(calibrate, calibrate_split), read_questions(calibrate, calibrate_split, limit))
+    systems = _systems(graphs, models, device, precision)
+    evaluation = run(systems, asked, grid, threshold, dev, None if quiet else _tell)
+    if output is not None:
+        write(evaluation, output)
+        build(evaluation, output)
+    _print(evaluation.to_json(), as_json)
+
+
+def _refuse(graphs: Sequence[Path], models: Sequence[Path], calibrate: Path | None, threshold: float | None) -> None:
+    """Raises UsageError for options that contradict each other."""
     if models and len(models) != len(graphs):
         raise click.UsageError(
             f"{len(graphs)} graphs and {len(models)} models: one model for each graph, in their order"
@@ -103,24 +126,11 @@ def command(
         raise click.UsageError("--calibrate chooses thresholds; leave --threshold out")
     if calibrate is not None and not models:
         raise click.UsageError("--calibrate chooses thresholds for a model's scores: give --model")
-    grid = evaluation.Grid(beam, look_ahead, scoring, answers, free, linking, batch)
-    asked = read_questions(questions, limit)
-    dev = None if calibrate is None else read_questions(calibrate, limit)
-    systems = _systems(graphs, models, device, precision)
-    tell = None if quiet else _tell
-    chosen, calibration = threshold, None
-    if calibrate is not None and dev is not None:
-        searches = evaluation.Grid(beam, look_ahead, scoring, answers, free=False, linking=False, batch=batch)
-        thresholds = evaluation.calibrate(evaluation.evaluate(systems, dev, searches, progress=tell))
-        calibration = Calibration.of(str(calibrate), thresholds)
-        results = evaluation.evaluate(systems, asked, grid, thresholds, tell)
-    else:
-        results = evaluation.evaluate(systems, asked, grid, chosen, tell)
-    whole = Evaluation(str(questions), asked, systems, results, calibration)
-    if output is not None:
-        write(whole, output)
-        build(whole, output)
-    _print(whole.to_json(), as_json)
+
+
+def _source(path: Path, split: str | None) -> str:
+    """How questions are told of."""
+    return str(path) if split is None else f"{path}, {split}"
 
 
 def _systems(graphs: Sequence[Path], models: Sequence[Path], device: str, precision: str) -> list[System]:
