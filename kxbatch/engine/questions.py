@@ -106,15 +106,15 @@ def _of_split(path: Path, rows: pa.Table, split: str) -> pa.Table:
     found = rows.filter(pc.equal(rows["split"].cast(pa.large_string()), split))
     if not found.num_rows:
         splits = rows["split"].cast(pa.large_string()).unique().drop_null().to_pylist()
-        raise DataError(f"{path}: no rows of split {split!r}{nearest(split, splits)}; it has {', '.join(splits[:10])}")
+        raise DataError(f"{path}: no rows of split {split!r}, it has {', '.join(splits[:10])}{nearest(split, splits)}")
     return found
 
 
 def _refuse_missing(path: Path, rows: pa.Table, columns: Sequence[str]) -> None:
     missing = [name for name in columns if name not in rows.column_names]
     if missing:
-        words = "; ".join(f"no column {name}{nearest(name, rows.column_names)}" for name in missing)
-        raise DataError(f"{path}: {words}; it has {', '.join(rows.column_names)}")
+        words = "".join(nearest(name, rows.column_names) for name in missing)
+        raise DataError(f"{path}: no column {', '.join(missing)}; it has {', '.join(rows.column_names)}{words}")
 
 
 def _texts(path: Path, rows: pa.Table, name: str) -> list[str]:
