@@ -135,7 +135,7 @@ def test_lists_of_objects(tmp_path: Path) -> None:
 def test_what_is_wrong_with_a_file_is_said(tmp_path: Path) -> None:
     table = pl.DataFrame({"question": ["q"], "subjct": ["s"], "predicate": [None], "object": ["o"]})
     table.write_parquet(tmp_path / "q.parquet")
-    with pytest.raises(DataError, match="no column subject; it has .*; did you mean 'subjct'"):
+    with pytest.raises(DataError, match=r"no column subject; it has .*; did you mean 'subjct'"):
         read_questions(tmp_path / "q.parquet")
     table.rename({"subjct": "subject"}).with_columns(pl.col("predicate").cast(pl.String)).write_parquet(
         tmp_path / "q.parquet"
