@@ -5,7 +5,7 @@ python -m tests.bench.bench_retrieval [--quick]
 CPU seconds, one thread, random weights, a graph of random keys in the shape of facts. The step alone is ours (ask the trie,
 gather, top-k over ragged lists) against theirs (a Python call per row, a mask over the vocabulary, top-k over all of it). Whole
 questions are the same GPT-2, graph, beam and batches in both; "masked" is what `generate` does. For theirs the end of a key is
-a token of its own, and the first full set of finished hypotheses is good enough (`early_stopping`).
+a token of its own, and the first full set of finished hypotheses is good enough (`early_stopping`); ours finishes its beam, too.
 """
 
 from __future__ import annotations
@@ -194,7 +194,7 @@ def whole(keys: Keys, trie: Trie, root: dict[int, Any], count: int, runs: int) -
     work: dict[str, Callable[[], object]] = {"generate": lambda: generated(model, root, questions, 16)}
     for name, generator in ours.items():
         for scoring in ("masked", "renormalised"):
-            how = SearchSettings(beam=BEAM, scoring=scoring, batch=16)  # type: ignore[arg-type]
+            how = SearchSettings(beam=BEAM, answers=BEAM, scoring=scoring, batch=16)  # type: ignore[arg-type]
             work[f"{name}, {scoring}"] = lambda g=generator, h=how: search(trie, g, questions, SEP, "spm", h)  # type: ignore[misc]
     taken = seconds(work, runs)
     rows = []
