@@ -80,14 +80,21 @@ def command(words: list[str]) -> tuple[click.Command, list[str]]:
     found = cli.get_command(click.Context(cli), words[0])
     assert found is not None
     if isinstance(found, click.Group) and len(words) > 1:
-        assert words[1] in found.commands, f"kxbatch {words[0]} {words[1]}: no such verb"
-        return found.commands[words[1]], words[2:]
+        assert words[1] in children(found), f"kxbatch {words[0]} {words[1]}: no such verb"
+        return children(found)[words[1]], words[2:]
     return found, words[1:]
+
+
+def children(group: click.Group) -> dict[str, click.Command]:
+    """The subcommands, those too that are loaded when they are asked for."""
+    context = click.Context(group)
+    found = {name: group.get_command(context, name) for name in group.list_commands(context)}
+    return {name: child for name, child in found.items() if child is not None}
 
 
 def options(found: click.Command) -> set[str]:
     own = {name for parameter in found.params for name in parameter.opts}
-    inner = found.commands.values() if isinstance(found, click.Group) else ()
+    inner = children(found).values() if isinstance(found, click.Group) else ()
     return own.union({"--help", "-h"}, *(options(child) for child in inner))
 
 

@@ -42,6 +42,8 @@ class Change:
 
     def fault(self) -> str | None:
         """Why it cannot be a fact, in words; None where it can."""
+        if self.change == "add" and not self.object:
+            return f"{self.subject} / {self.predicate} is to be added without an object"
         parts = {
             "subject": self.subject,
             "predicate": self.predicate,
@@ -111,7 +113,9 @@ def apply(
 
 def _changed(rows: set[Row], change: Change, *, refuse: bool) -> set[Row]:
     if change.change == "add":
-        return rows | {Row(change.subject, change.predicate, change.meaning, change.object or "")}
+        if change.object is None:
+            raise ConfigError(str(change.fault()))
+        return rows | {Row(change.subject, change.predicate, change.meaning, change.object)}
     gone = {row for row in rows if change.object in (None, row.object)}
     if refuse and not gone:
         raise Missing(change, _words(change, rows), is_there=bool(rows))
@@ -138,6 +142,6 @@ def read_change(values: Mapping[str, Any]) -> Change:
     texts = (change.subject, change.predicate, change.meaning, *(() if change.object is None else (change.object,)))
     if change.change not in ("add", "delete") or not all(isinstance(text, str) for text in texts):
         raise ValueError("not what a change is")
-    if change.change == "add" and change.object is None:
-        raise ValueError("an addition without an object")
+    if fault := change.fault():
+        raise ValueError(fault)
     return change

@@ -19,8 +19,6 @@ from kxbatch.models.graph.changes import Change, read_change
 
 JOURNAL = "changes.jsonl"
 _LOCK = "changes.lock"
-_SEAL = ', "checksum": "'
-_SEAL_LENGTH = len(_SEAL) + 16 + len('"}')
 
 
 def read_journal(file: Path) -> list[Change]:
@@ -29,7 +27,7 @@ def read_journal(file: Path) -> list[Change]:
     Raises:
         DataError: a line is damaged; names it and says what to do.
     """
-    lines = _whole_lines(file).splitlines() if file.exists() else []
+    lines = _whole_lines(file).split(b"\n")[:-1] if file.exists() else []
     return [_parsed(line, f"{file}, line {number}") for number, line in enumerate(lines, 1)]
 
 
@@ -69,23 +67,20 @@ def _whole_lines(file: Path) -> bytes:
 
 def _sealed(change: Change) -> str:
     line = change.to_json()
-    return f'{line[:-1]}{_SEAL}{_checksum(line)}"}}'
+    return f'{line[:-1]}, "checksum": "{hashlib.sha256(line.encode()).hexdigest()[:16]}"}}'
 
 
 def _parsed(line: bytes, where: str) -> Change:
     try:
         text = line.decode()
-        if _checksum(text[:-_SEAL_LENGTH] + "}") != text[-18:-2]:
+        change = read_change(json.loads(text))
+        if _sealed(change) != text:
             raise ValueError("it is not what its checksum says")
-        return read_change(json.loads(text))
+        return change
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{where}: damaged ({error}); restore the file, or take the line out and make the change again"
         ) from None
-
-
-def _checksum(line: str) -> str:
-    return hashlib.sha256(line.encode()).hexdigest()[:16]
 
 
 def _sync_folder(folder: Path) -> None:
