@@ -182,7 +182,8 @@ def triples() -> pl.DataFrame:
         columns["predicate"] += [predicate for predicate, _ in place.facts]
         columns["meaning"] += [meaning] * len(place.facts)
         columns["object"] += [value for _, value in place.facts]
-    return pl.DataFrame(columns).unique(maintain_order=True)
+    told = pl.DataFrame(columns).filter(pl.col("object").str.strip_chars() != "")
+    return told.unique(maintain_order=True)
 
 
 def meaning_of(place: Place, alone: bool) -> str:

@@ -105,6 +105,10 @@ def test_every_question_is_answered_by_the_graph_and_names_its_subject(
     assert questions.filter(pl.col("meaning") != "").height > 200
 
 
+def test_no_fact_is_blank(facts: pl.DataFrame) -> None:
+    assert facts.filter(pl.any_horizontal(pl.col("subject", "predicate", "object").str.strip_chars() == "")).is_empty()
+
+
 def test_a_predicate_has_eight_templates_to_learn_from(job: ModuleType, facts: pl.DataFrame) -> None:
     assert set(job.TEMPLATES) == set(facts["predicate"])
     for predicate, joined in job.TEMPLATES.items():
