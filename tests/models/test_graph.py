@@ -17,6 +17,7 @@ from kxbatch.models.graph import Fact, Graph, Order, normalize
 from kxbatch.models.graph.changes import Change, Missing
 from kxbatch.models.graph.facts import Row
 from kxbatch.models.graph.near import near_keys
+from kxbatch.models.graph.triples import pack
 
 Key = tuple[str, str, str]
 Model = dict[Key, set[Row]]
@@ -110,6 +111,15 @@ def test_questions_are_normalised_and_have_no_separator() -> None:
     asked = graph.questions(["珠穆朗玛峰的高度？", "珠穆朗玛峰的高度?", "[SEP] 😀"])
     assert asked[0].tolist() == asked[1].tolist()
     assert graph.tokenizer.separator not in asked.tokens
+
+
+@pytest.mark.parametrize("size", [9, 2**22, 2**31])
+def test_rows_are_packed_in_the_order_of_their_ranks(size: int) -> None:
+    ranks = [np.random.default_rng(i).integers(size - 5, size, 400).astype(np.uint32) for i in range(4)]
+    packed = pack(ranks, [size] * 4)
+    tuples = list(zip(*(rank.tolist() for rank in ranks), strict=True))
+    order = sorted(set(tuples))
+    assert [sorted(set(packed.tolist())).index(value) for value in packed.tolist()] == [order.index(t) for t in tuples]
 
 
 def test_an_empty_graph_is_refused() -> None:

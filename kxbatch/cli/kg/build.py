@@ -41,7 +41,7 @@ _COUNTS = (
 @click.option("--order", type=click.Choice(["spm", "smp"]), default="spm", show_default=True, help="Parts of a key.")
 @click.option("--tokenizer", metavar="PATH", help="tokenizer.json, or a folder with one; absent: characters.")
 @click.option("--vocabulary", type=click.IntRange(min=258), default=16_000, show_default=True, help="Characters.")
-@click.option("--executor", type=click.Choice(["inline", "ray"]), default="inline", show_default=True)
+@click.option("--executor", type=click.Choice(["inline", "ray"]), help="Where to run; absent: in this process.")
 @click.option("--address", help="Ray cluster to run on.")
 @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Override a key of the job; repeatable.")
 @click.option("--limit", type=click.IntRange(min=1), help="Read only the first N rows, for a trial.")
@@ -50,7 +50,7 @@ _COUNTS = (
 def command(
     triples: tuple[str, ...],
     sets: tuple[str, ...],
-    executor: str,
+    executor: str | None,
     address: str | None,
     limit: int | None,
     as_json: bool,
@@ -73,8 +73,8 @@ def command(
     from kxbatch.api import run
 
     loud(verbose)
-    overrides = all_overrides(sets, None, address)
-    job = job_of(triples, executor, **options)
+    overrides = all_overrides(sets, executor, address)
+    job = job_of(triples, **options)
     result = run(job, overrides=overrides, limit=row_limit(limit), quiet=quiet, report=False)
     artifact = Path(result.output) / "graph" / "_artifact"
     counts = json.loads((artifact / "graph.json").read_bytes()) if result.exit_code == 0 else {}
@@ -84,7 +84,6 @@ def command(
 
 def job_of(
     triples: tuple[str, ...],
-    executor: str,
     *,
     output: str,
     columns: str,
@@ -110,7 +109,7 @@ def job_of(
         "vocabulary": vocabulary,
     }
     stage |= dict(zip(_COLUMNS, names, strict=False)) | ({"tokenizer": tokenizer} if tokenizer else {})
-    return {"job": {"name": JOB, "output": output, "executor": executor}, "input": files, "stage": [stage]}
+    return {"job": {"name": JOB, "output": output, "executor": "inline"}, "input": files, "stage": [stage]}
 
 
 def _show(result: RunResult, artifact: str, counts: dict[str, Any], as_json: bool) -> None:
