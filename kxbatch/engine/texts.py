@@ -17,9 +17,11 @@ from kxbatch.engine.record import RECORD
 from kxbatch.errors import FatalError, KxbatchError
 from kxbatch.spec.model import InputSection
 
+TEXT_KINDS = ("embed", "retrieve")  # stages whose column is what a row says
+
 
 def row_texts(folder: Folder, ids: Sequence[Any]) -> dict[Any, str]:
-    """Texts by id, of the column that the job embeds, or of the input's only text column.
+    """Texts by id, of the column that the job embeds or asks questions of, or of the input's only text column.
 
     Reads only the shards that hold the ids. An id whose source is gone is left out.
     """
@@ -43,7 +45,7 @@ def _section(output: Output) -> InputSection:
 
 
 def _text_column(output: Output, corpus: CorpusPlan) -> str | None:
-    named = [s["column"] for s in output.record["job"]["stage"] if s["kind"] == "embed" and s.get("column")]
+    named = [s["column"] for s in output.record["job"]["stage"] if s["kind"] in TEXT_KINDS and s.get("column")]
     ids = {"id", output.record["job"]["input"].get("id")}
     texts = [name for name, kind in corpus.columns.items() if kind == "text" and name not in ids]
     candidates = [*named, *(texts if len(texts) == 1 else [])]
