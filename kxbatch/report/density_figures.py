@@ -19,13 +19,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def log_density(name: str, histogram: Histogram, words: str) -> str:
+def log_density(name: str, histogram: Histogram, words: str, threshold: float | None = None) -> str:
     """Histogram of the log densities; where there are known outliers, both groups by their shares.
 
     Args:
         name: of the figure.
         histogram: of the rows.
         words: what the values are called.
+        threshold: value that is marked.
     """
     groups = histogram.rows.sum(axis=1)
     apart = bool(groups[1])
@@ -47,6 +48,9 @@ def log_density(name: str, histogram: Histogram, words: str) -> str:
         axes.xaxis.set_major_formatter(lambda value, _: number(float(f"{value:.10g}")))
         axes.set_xlabel(f"{words}, nats")
         axes.set_ylabel("share of the group" if apart else "rows")
+        if threshold is not None:
+            axes.set_ylim(top=1.15 * axes.get_ylim()[1])  # room for the word
+            mark(axes, threshold, "threshold")
 
     return draw(name, f"Histogram of the {words}", paint)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +28,18 @@ class Place:
 
     shard: int
     at: int
+
+
+class Placed(Protocol):
+    """Any row that is shown."""
+
+    @property
+    def place(self) -> Place:
+        """Where it is."""
+        ...
+
+
+R = TypeVar("R", bound=Placed)
 
 
 @dataclass(frozen=True)
@@ -106,7 +118,7 @@ class Thinned:
         return self._parts[0]
 
 
-def least(found: Iterable[tuple[float, Row]], count: int) -> list[tuple[float, Row]]:
+def least(found: Iterable[tuple[float, R]], count: int) -> list[tuple[float, R]]:
     """The `count` smallest keys and their rows; of equal keys the first in the output."""
     return sorted(found, key=lambda one: (one[0], one[1].place.shard, one[1].place.at))[:count]
 

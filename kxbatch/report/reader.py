@@ -14,6 +14,7 @@ from kxbatch.report.loading import R, load
 from kxbatch.report.neighbourhood import Neighbourhood, RowList, listed_rows, neighbourhoods, tell_elsewhere
 from kxbatch.report.quarantine import Reason, reasons
 from kxbatch.report.record import Hubness, Live, Measures, Run, Spectrum
+from kxbatch.report.retrieval import Retrieval, read_retrievals
 from kxbatch.report.training import Training, read_trainings
 from kxbatch.report.wording import GAP
 
@@ -43,6 +44,7 @@ class Contents:
         trainings: every training stage that has begun, in job order.
         densities: every density stage that has left anything, in job order.
         agreements: of every two of them that have rows.
+        retrievals: every retrieve stage that has rows, in job order.
         quarantine: rows set aside, by reason, most frequent first.
         texts: text of every row id that is shown and known.
     """
@@ -57,6 +59,7 @@ class Contents:
     trainings: tuple[Training, ...] = ()
     densities: tuple[Density, ...] = ()
     agreements: tuple[Agreement, ...] = ()
+    retrievals: tuple[Retrieval, ...] = ()
     quarantine: tuple[Reason, ...] = ()
     texts: dict[RowId, str] = field(default_factory=dict)
 
@@ -86,7 +89,9 @@ def read(output: Folder, texts: Texts | None = None) -> Contents:
     ends = _ends([name for name, _ in audits])
     lists = tell_elsewhere(output, [one for name in ends for one in listed_rows(output.child(name))], ends)
     shown = neighbourhoods(output, lists, ends)
-    densities = list(read_densities(output, run))
+    densities, retrievals = list(read_densities(output, run)), list(read_retrievals(output, run))
+    first = [row.id for one in densities if one.survey for row in one.survey.shown]
+    first += [row.id for one in retrievals for row in one.shown]
     return Contents(
         run=run,
         recorded=record is not None,
@@ -98,8 +103,9 @@ def read(output: Folder, texts: Texts | None = None) -> Contents:
         trainings=tuple(read_trainings(output, run)),
         densities=tuple(densities),
         agreements=tuple(read_agreements(output, [one.name for one in densities if one.survey])),
+        retrievals=tuple(retrievals),
         quarantine=tuple(reasons(output, [stage.name for stage in run.stages])),
-        texts=_texts(texts, densities, lists, shown),
+        texts=_texts(texts, first, lists, shown),
     )
 
 
@@ -144,13 +150,12 @@ def _isotropy(
 
 
 def _texts(
-    texts: Texts | None, densities: Sequence[Density], lists: Sequence[RowList], shown: Sequence[Neighbourhood]
+    texts: Texts | None, first: Sequence[RowId], lists: Sequence[RowList], shown: Sequence[Neighbourhood]
 ) -> dict[RowId, str]:
     """The texts of every id on the page, asked for in one call, each id once, in the order of the page."""
     if texts is None:
         return {}
-    ids = [row.id for one in densities if one.survey for row in one.survey.shown]
-    ids += [row.id for rows in lists for row in rows.rows]
+    ids = [*first, *(row.id for rows in lists for row in rows.rows)]
     for row in shown:
         ids += [row.id, *(neighbour for _, published in row.sides for neighbour, _ in published.found)]
     return dict(texts(list(dict.fromkeys(ids)))) if ids else {}
