@@ -15,9 +15,9 @@ from kxbatch.models.text_encoder_config import TextEncoderConfig
 class MaskedLm(nn.Module):
     """An encoder with a tied head: no transform between, no biases. The states have length sqrt(D) by their norm."""
 
-    def __init__(self, config: TextEncoderConfig) -> None:
+    def __init__(self, config: TextEncoderConfig, encoder: TextEncoder | None = None) -> None:
         super().__init__()
-        self.encoder = TextEncoder(config)
+        self.encoder = TextEncoder(config) if encoder is None else encoder
 
     def forward(self, ids_BL: Tensor, mask: Mask, positions: Tensor) -> Tensor:
         """Logits at some tokens only: a product over the whole vocabulary for each token is most of a small model's time.

@@ -111,7 +111,7 @@ class TextEncoder(nn.Module):
     def states(self, ids_BL: Tensor, mask: Mask) -> tuple[Tensor, Tensor]:
         """States of the first and of the last layer, as `forward` gives them."""
         kind = self.config.norm_kind
-        x_BLD = self.dropout(normalize(kind, self.embedding(ids_BL)))
+        x_BLD = self.dropout(normalize(kind, self.embed_tokens(ids_BL)))
         frame = Frame.of(self.config, mask, x_BLD)
         first_BLD = x_BLD
         for number, layer in enumerate(self.layers):
@@ -120,6 +120,21 @@ class TextEncoder(nn.Module):
         if self.config.norm == "pre":
             return normalize(kind, first_BLD), normalize(kind, x_BLD)
         return first_BLD, x_BLD
+
+    @property
+    def window(self) -> int:
+        """Tokens that the vector of one is made of, itself the last."""
+        return 1
+
+    def embed_tokens(self, ids_BL: Tensor) -> Tensor:
+        """What enters the layers, before the norm: [B, L, D]."""
+        x_BLD: Tensor = self.embedding(ids_BL)
+        return x_BLD
+
+    def embed_last(self, ids_NK: Tensor) -> Tensor:
+        """The same of the last token of each window, [N, D]; K is `window`."""
+        x_ND: Tensor = self.embedding(ids_NK[:, -1])
+        return x_ND
 
     def _run(self, layer: nn.Module, x_BLD: Tensor, frame: Frame) -> Tensor:
         if self.config.checkpointing and self.training:

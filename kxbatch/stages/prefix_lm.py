@@ -47,6 +47,12 @@ class PrefixLmConfig(StageConfig):
     )
     fit_on: str | None = Field(None, description="boolean column: only its true rows are learned from; absent: all")
     max_question: int = Field(128, ge=1, description="tokens of a question; rows with longer ones are set aside")
+    shifts: int = Field(
+        2,
+        ge=0,
+        le=8,
+        description="tokens before each one that its vector is joined with, so that names are copied soon",
+    )
     model: TextModelConfig = TextModelConfig()
     initialize: str | None = Field(
         None, description="'stage:<name>' or folder of a retriever of the same architecture, to start from"

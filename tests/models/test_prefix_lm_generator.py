@@ -14,6 +14,7 @@ from trie_oracle import built, keys_of
 from kxbatch.errors import ConfigError
 from kxbatch.models.masked_lm import MaskedLm
 from kxbatch.models.masks import Mask
+from kxbatch.models.retrieval.prefix_lm import prefix_lm
 from kxbatch.models.retrieval.prefix_lm_generator import PrefixLmGenerator
 from kxbatch.models.retrieval.search import search
 from kxbatch.models.retrieval.settings import SearchSettings
@@ -28,7 +29,7 @@ def model_of(normalizer: Normalizer = "softmax_plus", norm: NormPlace = "post", 
     config = TextEncoderConfig(
         VOCABULARY, dim=16, layers=3, key_dim=8, normalizer=normalizer, norm=norm, base_length=20, init=init, bias=True
     )
-    model = MaskedLm(config).eval()
+    model = prefix_lm(config, shifts=2 if norm == "post" else 0).eval()  # two: more than the shortest source has
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))

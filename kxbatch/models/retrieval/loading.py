@@ -12,8 +12,8 @@ from kxbatch.models.device import DTYPES, resolve_device, resolve_precision
 from kxbatch.models.encoders import identify
 from kxbatch.models.encoders.folders import read_folder, read_json
 from kxbatch.models.graph import Graph, GraphTokenizer
-from kxbatch.models.masked_lm import MaskedLm
 from kxbatch.models.retrieval.generator import Generator
+from kxbatch.models.retrieval.prefix_lm import prefix_lm
 from kxbatch.models.retrieval.retriever import Retriever
 from kxbatch.models.retrieval.settings import SearchSettings
 from kxbatch.models.retrieval.trained import ARCHITECTURE, CONFIG, TrainedPrefixLm, retriever_digest
@@ -80,7 +80,7 @@ def _load(
     trained = TrainedPrefixLm.read(folder)
     _check_tokenizer(folder, trained.tokenizer_digest, graph)
     _check_order(folder, trained, graph)
-    model = MaskedLm(trained.encoder)
+    model = prefix_lm(trained.encoder, trained.shifts)
     load_weights(model, folder)
     return PrefixLmGenerator(model.to(device, dtype)), trained.max_question
 

@@ -3,7 +3,8 @@
 Dong et al., UniLM (2019), "sequence-to-sequence" mask. One encoder reads the source and goes on with the target behind it, at
 the positions that follow; the state of the last token said, at first the separator of the source, gives the next logits.
 
-Letters: Q questions, W hypotheses of each, L source tokens, D width of the stream, R half the width of a query, V vocabulary.
+Letters: Q questions, W hypotheses of each, R hypotheses of all, L source tokens, K tokens of a window, D width of the stream, V
+vocabulary.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from kxbatch.models.masks import Mask
 from kxbatch.models.normalizers import row_factor
 from kxbatch.models.norms import normalize
 from kxbatch.models.retrieval.gau_cache import LayerCache
+from kxbatch.models.retrieval.prefix_lm import windows
 from kxbatch.models.retrieval.sources import padded
 from kxbatch.models.retrieval.tied_head import log_normalizers, logits_at
 from kxbatch.models.rope import rope_table
@@ -61,9 +63,10 @@ class PrefixLmDecoding:
         self._bias_Q1L = frame.bias
         self._layers = [layer for layer in encoder.layers if isinstance(layer, GauLayer)]
         self._caches: list[LayerCache] = []
-        x_QLD = normalize(encoder.config.norm_kind, encoder.embedding(ids_QL))
+        x_QLD = normalize(encoder.config.norm_kind, encoder.embed_tokens(ids_QL))
         for layer in self._layers:
             x_QLD = layer.join(x_QLD, partial(self._read, layer), frame)
+        self._recent_RK = windows(ids_QL, self._lengths_Q, encoder.window)
         last_Q = torch.arange(len(sources), device=weight.device), self._lengths_Q - 1
         self._states = self._final(x_QLD[last_Q])
 
@@ -91,7 +94,10 @@ class PrefixLmDecoding:
         self._said, self._width = self._said + 1, parents.shape[1]
         frame = self._frame()
         ids_QW = torch.from_numpy(np.ascontiguousarray(tokens)).to(self._states.device)
-        x_QWD = normalize(self._encoder.config.norm_kind, self._encoder.embedding(ids_QW))
+        recent_RK = self._recent_RK[torch.from_numpy(parents.ravel()).to(ids_QW.device)]
+        self._recent_RK = torch.cat([recent_RK[:, 1:], ids_QW.flatten().unsqueeze(1)], dim=1)
+        x_RD = normalize(self._encoder.config.norm_kind, self._encoder.embed_last(self._recent_RK))
+        x_QWD = x_RD.view(*ids_QW.shape, -1)
         for layer, cache in zip(self._layers, self._caches, strict=True):
             x_QWD = layer.join(x_QWD, partial(self._go_on, layer, cache), frame)
         self._states = self._final(x_QWD.flatten(0, 1))

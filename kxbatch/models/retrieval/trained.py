@@ -25,6 +25,7 @@ class _Config(BaseModel):
 
     architecture: Literal["kxbatch-retriever"]
     max_question: int
+    shifts: int
     order: Order
     tokenizer_digest: str
     encoder: dict[str, Any]
@@ -37,12 +38,14 @@ class TrainedPrefixLm:
     Attributes:
         encoder: the architecture.
         max_question: tokens of the longest question it was trained for.
+        shifts: tokens before each one that its vector is joined with.
         order: of the parts of the keys it writes.
         tokenizer_digest: of the graph's tokenizer it was trained with.
     """
 
     encoder: TextEncoderConfig
     max_question: int
+    shifts: int
     order: Order
     tokenizer_digest: str
 
@@ -51,6 +54,7 @@ class TrainedPrefixLm:
         return {
             "architecture": ARCHITECTURE,
             "max_question": self.max_question,
+            "shifts": self.shifts,
             "order": self.order,
             "tokenizer_digest": self.tokenizer_digest,
             "encoder": self.encoder.to_json(),
@@ -75,7 +79,7 @@ class TrainedPrefixLm:
             raise ConfigError(f"'{folder / CONFIG}' is not of a retriever: {where}: {problem['msg']}") from None
         except ConfigError as error:
             raise ConfigError(f"'{folder / CONFIG}': {error}") from None
-        return cls(encoder, found.max_question, found.order, found.tokenizer_digest)
+        return cls(encoder, found.max_question, found.shifts, found.order, found.tokenizer_digest)
 
     def check_start(self, folder: Path) -> None:
         """A training that starts from the model of a folder must be of the same architecture, tokenizer and order.
@@ -87,7 +91,7 @@ class TrainedPrefixLm:
         differing = start.encoder.differences(self.encoder)
         differing += [
             f"{name} {getattr(start, name)} -> {getattr(self, name)}"
-            for name in ("order", "tokenizer_digest")
+            for name in ("shifts", "order", "tokenizer_digest")
             if getattr(start, name) != getattr(self, name)
         ]
         if differing:

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from kxbatch.kernels.trie import Keys
 from kxbatch.models.graph import Spelling
-from kxbatch.models.masked_lm import MaskedLm
 from kxbatch.models.masks import Mask
+from kxbatch.models.retrieval.prefix_lm import prefix_lm
 from kxbatch.models.retrieval.trained import ARCHITECTURE, CONFIG, TOKENIZER, WEIGHTS, TrainedPrefixLm
 from kxbatch.models.trained_text import load_weights
 from kxbatch.stages.base import Artifact, Context, trained_path
@@ -39,14 +39,16 @@ class PrefixLmTask:
         tokenizer = self._spelling.tokenizer
         self._encoder = config.model.architecture(tokenizer.vocabulary, tokenizer.pad)
         lasting = dataclasses.replace(self._encoder, dropout=0.0, checkpointing=False)
-        self._trained = TrainedPrefixLm(lasting, config.max_question, self._spelling.order, tokenizer.digest)
+        self._trained = TrainedPrefixLm(
+            lasting, config.max_question, config.shifts, self._spelling.order, tokenizer.digest
+        )
         self._initial = None if config.initialize is None else Path(trained_path(config.initialize, context))
         if self._initial is not None:
             self._trained.check_start(self._initial)
 
     def model(self) -> nn.Module:
         """New weights, or those to start from. The head is the token vectors, as in a masked LM; the mask makes the difference."""
-        model = MaskedLm(self._encoder)
+        model = prefix_lm(self._encoder, self._config.shifts)
         if self._initial is not None:
             load_weights(model, self._initial)
         return model
@@ -100,7 +102,7 @@ class PrefixLmTask:
 
     def describe(self) -> dict[str, Any]:
         """Fields of the model."""
-        return {"architecture": ARCHITECTURE, **self._trained.encoder.to_json()}
+        return {"architecture": ARCHITECTURE, "shifts": self._trained.shifts, **self._trained.encoder.to_json()}
 
 
 def _to_lists(keys: Keys) -> pa.Array:
