@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from kxbatch.data.arrays import Arrays
 from kxbatch.data.quarantine import Rejected
@@ -52,7 +52,18 @@ class GraphConfig(StageConfig):
         ge=SMALLEST_VOCABULARY,
         description="tokens at most of the graph's own characters; rarer ones are written in bytes",
     )
+    pieces: int | None = Field(
+        None,
+        gt=SMALLEST_VOCABULARY,
+        description="tokens at most of the graph's own word pieces, in place of characters; for scripts with spaces",
+    )
     offline: Annotated[bool, Operational] = Field(False, description="never ask a model hub")
+
+    @model_validator(mode="after")
+    def _one_tokenizer(self) -> GraphConfig:
+        if self.pieces is not None and self.tokenizer is not None:
+            raise ValueError("pieces goes without tokenizer: a graph has one")
+        return self
 
 
 class GraphStage(FoldStage[GraphConfig]):
@@ -159,6 +170,8 @@ class GraphStage(FoldStage[GraphConfig]):
         config, triples = self.config, Triples.from_arrays(current)
         normalized = normalized_pools(triples)
         own = self._own_tokenizer(context)
+        if own is None and config.pieces is not None:
+            own = GraphTokenizer.pieces(normalized, config.pieces)
         tokenizer = own or GraphTokenizer.characters(count_pools(normalized), config.vocabulary)
         built = build(triples, normalized, tokenizer, config.order)
         about = describe(triples, normalized, built, tokenizer) | {

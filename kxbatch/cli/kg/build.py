@@ -40,6 +40,7 @@ _COUNTS = (
 @click.option("--keep-brackets", is_flag=True, help="Do not part subjects 'X（Y）' into subject and meaning.")
 @click.option("--order", type=click.Choice(["spm", "smp"]), default="spm", show_default=True, help="Parts of a key.")
 @click.option("--tokenizer", metavar="PATH", help="tokenizer.json, or a folder with one; absent: characters.")
+@click.option("--pieces", type=click.IntRange(min=259), metavar="N", help="Word pieces in place of characters.")
 @click.option("--vocabulary", type=click.IntRange(min=258), default=16_000, show_default=True, help="Characters.")
 @click.option("--executor", type=click.Choice(["inline", "ray"]), help="Where to run; absent: in this process.")
 @click.option("--address", help="Ray cluster to run on.")
@@ -94,6 +95,7 @@ def job_of(
     order: str,
     tokenizer: str | None,
     vocabulary: int,
+    pieces: int | None,
 ) -> dict[str, Any]:
     """The job that the arguments mean, as a job file would have it."""
     names = columns.split(",")
@@ -108,6 +110,7 @@ def job_of(
         "split_meaning": not keep_brackets,
         "vocabulary": vocabulary,
     }
+    stage |= {"pieces": pieces} if pieces else {}
     stage |= dict(zip(_COLUMNS, names, strict=False)) | ({"tokenizer": tokenizer} if tokenizer else {})
     return {"job": {"name": JOB, "output": output, "executor": "inline"}, "input": files, "stage": [stage]}
 

@@ -43,7 +43,7 @@ def build(counts: NDArray[np.int64], vocabulary: int) -> Any:
         raise ConfigError("a graph needs the library tokenizers; run: pip install 'kxbatch[hf]'") from error
     found = np.flatnonzero(counts)
     frequent = found[np.argsort(-counts[found], kind="stable")][: vocabulary - SMALLEST]
-    tokens = [*SPECIAL, *map(_byte, range(256)), *map(chr, frequent.tolist())]
+    tokens = [*SPECIAL, *map(byte_token, range(256)), *map(chr, frequent.tolist())]
     vocab = {token: number for number, token in enumerate(tokens)}
     tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[], byte_fallback=True))
     tokenizer.add_special_tokens(list(SPECIAL))
@@ -80,7 +80,7 @@ def table(document: Mapping[str, Any]) -> Table | None:
     if not all(token["special"] for token in document["added_tokens"]):
         return None
     vocab: dict[str, int] = model["vocab"]
-    bytes_ = [vocab.get(_byte(value), -1) for value in range(256)]
+    bytes_ = [vocab.get(byte_token(value), -1) for value in range(256)]
     if min(bytes_) < 0:
         return None
     of_character = np.full(CODE_POINTS, -1, np.int32)
@@ -90,5 +90,6 @@ def table(document: Mapping[str, Any]) -> Table | None:
     return Table(of_character, np.array(bytes_, np.int32))
 
 
-def _byte(value: int) -> str:
+def byte_token(value: int) -> str:
+    """The token of a byte."""
     return f"<0x{value:02X}>"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from kxbatch.errors import ConfigError, DataError
 from kxbatch.kernels.trie import Keys, token_dtype
 from kxbatch.kernels.trie.keys import starts_of
-from kxbatch.models.graph import character_vocabulary
+from kxbatch.models.graph import character_vocabulary, piece_vocabulary
 from kxbatch.models.graph.special_tokens import SpecialTokens, find_special_tokens
 from kxbatch.models.graph.strings import to_flat
 
@@ -59,6 +59,19 @@ class GraphTokenizer:
             ConfigError: the vocabulary is smaller than that.
         """
         return cls(character_vocabulary.build(counts, vocabulary), character_vocabulary.SEP, character_vocabulary.PAD)
+
+    @classmethod
+    def pieces(cls, pools: Iterable[pa.Array], vocabulary: int) -> GraphTokenizer:
+        """Word pieces, learned from distinct normalised strings; bytes for what has none.
+
+        Args:
+            pools: the strings.
+            vocabulary: tokens at most, 258 of which are special tokens and bytes.
+
+        Raises:
+            ConfigError: the vocabulary is no larger than that.
+        """
+        return cls(piece_vocabulary.build(pools, vocabulary), character_vocabulary.SEP, character_vocabulary.PAD)
 
     @classmethod
     def read(cls, path: Path) -> GraphTokenizer:
