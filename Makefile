@@ -6,12 +6,13 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 PINS   := .ci/constraints.txt
 
-.PHONY: setup demo test lint type bench docs audit clean
+.PHONY: setup demo test cover lint type bench docs audit clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo   set up, then run the main job on real text (about 5 minutes)"
 	@echo "make test   set up, then pass all tests"
+	@echo "make cover  the same, and which lines they reach"
 	@echo "make lint   style, types and layers"
 	@echo "make bench  ours against the peers, in one run"
 	@echo "make audit  known vulnerabilities of the pinned packages (asks the package index; fails where it cannot tell)"
@@ -29,7 +30,10 @@ demo: setup
 	$(BIN)/kxbatch demo
 
 test: setup
-	$(BIN)/python -m pytest --cov=kxbatch --cov-report=term:skip-covered --durations=10
+	$(BIN)/python -m pytest --durations=10
+
+cover: setup
+	$(BIN)/python -m pytest --cov=kxbatch --cov-report=term:skip-covered
 
 lint: setup
 	$(BIN)/ruff check .
