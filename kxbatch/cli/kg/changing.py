@@ -159,7 +159,7 @@ def _split(change: Change, graph: Graph) -> Change:
 
     from kxbatch.models.graph import split_meaning
 
-    if change.meaning or not graph.splits_meaning:
+    if change.meaning or not graph.spelling.splits_meaning:
         return change
     subject, meaning = (part[0].as_py() for part in split_meaning(pa.array([change.subject])))
     return replace(change, subject=subject, meaning=meaning)

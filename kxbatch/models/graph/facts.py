@@ -75,7 +75,17 @@ class Facts:
         return len(self.starts) - 1
 
     def of_keys(self, numbers: Numbers) -> list[list[Row]]:
-        """The rows of keys, int64 [N], sorted."""
+        """The rows of keys, int64 [N], sorted.
+
+        Raises:
+            DataError: the arrays hold what no graph has.
+        """
+        try:
+            return self._of_keys(numbers)
+        except (IndexError, ValueError) as error:  # numbers outside of a pool, bytes that are no text
+            raise DataError(f"the arrays of facts are damaged ({error}): build the graph again") from None
+
+    def _of_keys(self, numbers: Numbers) -> list[list[Row]]:
         first, last = (self.starts[numbers + i].astype(np.int64) for i in (0, 1))
         counts = last - first
         ends = np.cumsum(counts)
@@ -104,6 +114,12 @@ class Facts:
         missing = [name for name in wanted if name not in arrays]
         if missing:
             raise DataError(f"facts without their arrays {', '.join(missing)}: build the graph again")
+        for name in wanted:
+            kind, letters = arrays[name].dtype, name.endswith("letters")
+            if arrays[name].ndim != 1 or (kind != np.uint8 if letters else kind.kind != "u"):
+                raise DataError(
+                    f"array {name} of facts is {kind} {list(arrays[name].shape)}: damaged, build the graph again"
+                )
         pools = tuple(Strings(arrays[f"{name}.letters"], arrays[f"{name}.starts"]) for name in COLUMNS)
         codes = tuple(arrays[f"{name}.codes"] for name in COLUMNS)
         ends = [(arrays["starts"], len(codes[0])), *((pool.starts, len(pool.letters)) for pool in pools)]

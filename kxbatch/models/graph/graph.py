@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal, TypeAlias
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -22,10 +22,12 @@ from numpy.typing import NDArray
 from kxbatch.errors import DataError
 from kxbatch.kernels.trie import Keys, Overlay, find
 from kxbatch.models.graph import changes
-from kxbatch.models.graph.build import PARTS, Built, Order, assembled, build, ended_by, normalized_pools
+from kxbatch.models.graph.build import Built, Order, build, normalized_pools
 from kxbatch.models.graph.changes import Change
 from kxbatch.models.graph.facts import Fact, Facts, Row, grouped
-from kxbatch.models.graph.text import normalize, split_meaning
+from kxbatch.models.graph.spelling import Spelling
+from kxbatch.models.graph.spelling import Strings as Texts
+from kxbatch.models.graph.text import split_meaning
 from kxbatch.models.graph.tokenizer import GraphTokenizer
 from kxbatch.models.graph.triples import Triples
 from kxbatch.models.graph.vocabulary import count_pools
@@ -33,7 +35,6 @@ from kxbatch.models.graph.vocabulary import count_pools
 __all__ = ["Fact", "Graph", "Order"]
 
 Numbers = NDArray[np.int64]
-Texts: TypeAlias = "Sequence[str] | pa.Array"
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,19 +43,15 @@ class Graph:
 
     Attributes:
         trie: of the keys; its numbers name them.
-        tokenizer: of keys and questions.
-        order: of the parts of a key.
+        spelling: how keys and questions are written in tokens.
         digest: of everything that is in it, changes included.
-        splits_meaning: whether subjects `X（Y）` were split when it was built.
         stored: facts as they were built.
         changed: sorted rows of keys that were touched since, by number.
     """
 
     trie: Overlay
-    tokenizer: GraphTokenizer
-    order: Order
+    spelling: Spelling
     digest: str
-    splits_meaning: bool
     stored: Facts
     changed: Mapping[int, changes.Rows] = field(default_factory=lambda: MappingProxyType({}))
 
@@ -68,6 +65,7 @@ class Graph:
         Raises:
             ConfigError: there is no graph there, or several.
             DataError: a file is damaged; names it and says what to do.
+            RetryableError: it was built again in the meantime.
         """
         from kxbatch.models.graph.opening import open_graph
 
@@ -98,30 +96,43 @@ class Graph:
         normalized = normalized_pools(coded)
         tokenizer = tokenizer or GraphTokenizer.characters(count_pools(normalized), vocabulary)
         built = build(coded, normalized, tokenizer, order)
-        return cls.over(built, tokenizer, order, _digest_of(built, tokenizer, order), splits_meaning=split)
+        return cls.over(built, Spelling(tokenizer, order, split), _digest_of(built, tokenizer, order))
 
     @classmethod
-    def over(cls, built: Built, tokenizer: GraphTokenizer, order: Order, digest: str, *, splits_meaning: bool) -> Graph:
-        """A graph without changes."""
+    def over(cls, built: Built, spelling: Spelling, digest: str) -> Graph:
+        """A graph without changes.
+
+        Raises:
+            DataError: trie, facts and tokenizer are of different graphs.
+        """
+        tokenizer = spelling.tokenizer
         if len(built.trie) != len(built.facts) or built.trie.vocabulary != tokenizer.vocabulary:
             raise DataError(
                 f"a trie of {len(built.trie)} keys over {built.trie.vocabulary} tokens, facts of {len(built.facts)} keys and a "
                 f"tokenizer of {tokenizer.vocabulary} tokens do not belong together: build the graph again"
             )
-        return cls(Overlay.over(built.trie), tokenizer, order, digest, splits_meaning, built.facts)
+        return cls(Overlay.over(built.trie), spelling, digest, built.facts)
 
     def __len__(self) -> int:
         return len(self.trie)
 
+    @property
+    def tokenizer(self) -> GraphTokenizer:
+        """Of keys and questions."""
+        return self.spelling.tokenizer
+
+    @property
+    def order(self) -> Order:
+        """Of the parts of a key."""
+        return self.spelling.order
+
     def keys_of(self, subjects: Texts, predicates: Texts, meanings: Texts) -> Keys:
         """Key sequences of N subjects, predicates and meanings in any spelling; they need not be in the graph."""
-        texts = [normalize(column) for column in (subjects, predicates, meanings)]
-        *ended, last = (self.tokenizer.encode(texts[i]) for i in PARTS[self.order])
-        return assembled([*(ended_by(keys, self.tokenizer.separator) for keys in ended), last])
+        return self.spelling.keys(subjects, predicates, meanings)
 
     def questions(self, texts: Texts) -> Keys:
         """Tokens of N questions in any spelling, without a separator behind them."""
-        return self.tokenizer.encode(normalize(texts))
+        return self.spelling.questions(texts)
 
     def find(self, subjects: Texts, predicates: Texts, meanings: Texts) -> Numbers:
         """int64 [N]: the numbers of keys, -1 for those that are not in the graph."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import TypeAlias
 
 import pyarrow as pa
 
-from kxbatch.errors import DataError
 from kxbatch.kernels.trie import Keys
 from kxbatch.models.graph.build import PARTS, Order, assembled, ended_by
 from kxbatch.models.graph.text import normalize, split_meaning
@@ -39,17 +37,11 @@ class Spelling:
 
         Raises:
             ConfigError: there is no graph there, or several.
-            DataError: its tokenizer is not the one it was built with.
+            DataError: what it says of its spelling is damaged; names the file and says what to do.
         """
-        from kxbatch.models.graph.opening import ABOUT, MEND, TOKENIZER, find_graph
+        from kxbatch.models.graph.opening import read_spelling
 
-        artifact = find_graph(folder).artifact
-        about = json.loads((artifact / ABOUT).read_bytes())
-        text = (artifact / TOKENIZER).read_text(encoding="utf-8")
-        tokenizer = GraphTokenizer.from_json(text, about["separator"], about["pad"])
-        if tokenizer.digest != about["tokenizer_digest"]:
-            raise DataError(f"{artifact / TOKENIZER}: not the tokenizer that the graph was built with; {MEND}")
-        return cls(tokenizer, about["order"], about["splits_meaning"])
+        return read_spelling(folder)
 
     @property
     def identity(self) -> dict[str, str]:

@@ -110,14 +110,18 @@ class GraphTokenizer:
         """From what `to_json` gave.
 
         Raises:
-            DataError: it is none.
+            DataError: it is none, or has no such tokens.
         """
         from tokenizers import Tokenizer
 
         try:
-            return cls(Tokenizer.from_str(text), separator, pad)
+            backend = Tokenizer.from_str(text)
         except Exception as error:  # the library raises nothing narrower
             raise DataError(f"no tokenizer: {error}") from error
+        for name, token in (("separator", separator), ("pad", pad)):
+            if not 0 <= token < 2**32 or backend.id_to_token(token) is None:
+                raise DataError(f"no tokenizer with a token {token}, which is to be its {name}")
+        return cls(backend, separator, pad)
 
     @cached_property
     def vocabulary(self) -> int:
