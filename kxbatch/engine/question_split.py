@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from kxbatch.engine.questions import read_rows
+from kxbatch.engine.questions import read_rows, text_column
 from kxbatch.errors import ConfigError, DataError
 from kxbatch.models.graph.text import normalize, split_meaning
 
@@ -41,7 +41,7 @@ class Shares:
     test: float = 0.1
 
     def __post_init__(self) -> None:
-        if min(self.valid, self.test) < 0 or self.valid + self.test >= 1:
+        if not (self.valid >= 0 and self.test >= 0 and self.valid + self.test < 1):  # NaN is none of these
             raise ConfigError(
                 f"valid {self.valid} and test {self.test}: shares are 0 or more, and leave something for training"
             )
@@ -107,9 +107,14 @@ def split_questions(path: Path, output: Path, by: By, shares: Shares, seed: int)
         seed: another one gives another split.
 
     Raises:
-        DataError: the file cannot be read, has no such column, or too few groups for a part to get any.
+        ConfigError: a part would take the place of the file.
+        DataError: the file cannot be read, has no such column of texts, or too few groups for a part to get any.
     """
     rows = read_rows(path, (by,))
+    paths = {part: output / f"{part}.parquet" for part in PARTS}
+    if path.resolve() in {target.resolve() for target in paths.values()}:
+        raise ConfigError(f"{path}: would be overwritten by one of its parts; give another folder with --output")
+    text_column(path, rows, by)  # a row without a group would be in no part
     groups = group_names(rows, by)
     parts = parts_of(groups, shares, seed)
     of_part = {part: rows.filter(pc.equal(parts, part)) for part in PARTS}
@@ -117,7 +122,6 @@ def split_questions(path: Path, output: Path, by: By, shares: Shares, seed: int)
     _refuse_empty(path, by, {"train": 1.0, "valid": shares.valid, "test": shares.test}, counted)
     sizes = groups.value_counts()
     largest = int(np.argmax(sizes.field("counts").to_numpy()))
-    paths = {part: output / f"{part}.parquet" for part in PARTS}
     output.mkdir(parents=True, exist_ok=True)
     for part, table in of_part.items():
         _write(table, paths[part])

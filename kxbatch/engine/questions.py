@@ -65,12 +65,13 @@ def read_questions(path: Path, split: str | None = None, limit: int | None = Non
     if split is not None:
         rows = _of_split(path, rows, split)
     rows = rows if limit is None else rows.slice(0, limit)
-    names, within = split_meaning(rows["subject"].combine_chunks().cast(pa.large_string()))
-    said = rows["meaning"].to_pylist() if "meaning" in rows.column_names else [None] * rows.num_rows
+    names, within = split_meaning(text_column(path, rows, "subject"))
+    told = "meaning" in rows.column_names
+    said = text_column(path, rows, "meaning", nulls=True).to_pylist() if told else [None] * rows.num_rows
     return Questions(
-        _texts(path, rows, "question"),
-        _texts(path, rows.set_column(rows.column_names.index("subject"), "subject", names), "subject"),
-        _texts(path, rows, "predicate"),
+        text_column(path, rows, "question").to_pylist(),
+        names.to_pylist(),
+        text_column(path, rows, "predicate").to_pylist(),
         [given if given is not None else split or None for given, split in zip(said, within.to_pylist(), strict=True)],
         _objects(path, rows["object"]),
     )
@@ -117,14 +118,26 @@ def _refuse_missing(path: Path, rows: pa.Table, columns: Sequence[str]) -> None:
         raise DataError(f"{path}: no column {', '.join(missing)}; it has {', '.join(rows.column_names)}{words}")
 
 
-def _texts(path: Path, rows: pa.Table, name: str) -> list[str]:
-    column = rows[name]
-    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+def text_column(path: Path, rows: pa.Table, name: str, *, nulls: bool = False) -> pa.Array:
+    """A column of texts, large_string [N].
+
+    Args:
+        path: the file, for words.
+        rows: of the file.
+        name: of the column.
+        nulls: whether a text may be missing.
+
+    Raises:
+        DataError: the column has something else than texts, or a row has none; names it.
+    """
+    column = rows[name].combine_chunks()
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type) or pa.types.is_null(column.type)):
         raise DataError(f"{path}: column {name} is {column.type}, texts are wanted")
-    if column.null_count:
+    if column.null_count and not nulls:
         raise DataError(f"{path}: row {pc.index(pc.is_null(column), True).as_py()} has no {name}")
-    texts: list[str] = column.to_pylist()
-    return texts
+    return column.cast(pa.large_string())
 
 
 def _objects(path: Path, column: pa.ChunkedArray) -> list[list[str]]:

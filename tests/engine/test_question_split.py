@@ -84,7 +84,26 @@ def test_too_few_groups_are_refused(tmp_path: Path) -> None:
     assert split.rows == {"train": 50, "valid": 0, "test": 0}
 
 
-@pytest.mark.parametrize(("valid", "test"), [(-0.1, 0.1), (0.5, 0.5), (0.9, 0.2)])
+@pytest.mark.parametrize("by", ["predicate", "subject"])
+def test_a_row_without_a_group_is_refused_and_not_lost(tmp_path: Path, by: str) -> None:
+    table = rows(50, 50).with_columns(pl.when(pl.int_range(pl.len()) == 7).then(None).otherwise(by).alias(by))
+    table.write_parquet(tmp_path / "q.parquet")
+    with pytest.raises(DataError, match=f"q.parquet: row 7 has no {by}"):
+        split_questions(tmp_path / "q.parquet", tmp_path / "out", by, Shares(), 0)  # type: ignore[arg-type]
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_file_that_is_split_is_not_overwritten(tmp_path: Path) -> None:
+    rows(50, 50).write_parquet(tmp_path / "train.parquet")
+    before = (tmp_path / "train.parquet").read_bytes()
+    with pytest.raises(ConfigError, match=r"train\.parquet: would be overwritten"):
+        split_questions(tmp_path / "train.parquet", tmp_path / "new" / "..", "subject", Shares(), 0)
+    assert (tmp_path / "train.parquet").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("valid", "test"), [(-0.1, 0.1), (0.5, 0.5), (0.9, 0.2), (float("nan"), 0.1), (0.1, float("nan"))]
+)
 def test_shares_that_leave_nothing_are_refused(valid: float, test: float) -> None:
     with pytest.raises(ConfigError, match="leave something for training"):
         Shares(valid, test)
@@ -130,6 +149,18 @@ def test_lists_of_objects(tmp_path: Path) -> None:
     table.with_columns(object=pl.Series([[]], dtype=pl.List(pl.String))).write_parquet(tmp_path / "q.parquet")
     with pytest.raises(DataError, match="row 0 has the object"):
         read_questions(tmp_path / "q.parquet")
+
+
+@pytest.mark.parametrize("name", ["question", "subject", "predicate", "meaning"])
+def test_columns_of_something_else_than_texts_are_refused(tmp_path: Path, name: str) -> None:
+    table = pl.DataFrame({column: ["a"] for column in ("question", "subject", "predicate", "object", "meaning")})
+    path = tmp_path / "q.parquet"
+    for odd in (["a"], 1):
+        table.with_columns(pl.Series(name, [odd])).write_parquet(path)
+        with pytest.raises(DataError, match=rf"column {name} is .*, texts are wanted"):
+            read_questions(path)
+    table.with_columns(pl.col(name).cast(pl.Categorical)).write_parquet(path)
+    assert len(read_questions(path)) == 1
 
 
 def test_what_is_wrong_with_a_file_is_said(tmp_path: Path) -> None:
