@@ -194,7 +194,7 @@ class _Driver:
         self._failed: dict[str, set[str]] = {}
         self._records: list[StageRecord] = []
         self._warnings = list(corpus.notes)
-        self._trained: set[str] = set()
+        self._made: set[str] = set()  # stages whose artifact is new
         self._skipped: set[str] = set()
         self._broken = {"input": bool(corpus.broken)}
         self._at = ""
@@ -223,7 +223,7 @@ class _Driver:
         if result.exit_code == 0 and self._failures:
             result.exit_code, result.status = 3, "incomplete"
             result.message = f"{len(self._failures)} shard(s) failed; mend the cause and run again, the rest is kept"
-        elif result.exit_code == 0 and not self._trained and not self._fresh_units():
+        elif result.exit_code == 0 and not self._made and not self._fresh_units():
             result.status = "unchanged"
         return result
 
@@ -249,6 +249,7 @@ class _Driver:
             if shards:
                 chain, context = self._chains[node.upstream], self._context(node)
                 pin = fit_and_pin(node, chain, folded.receipts, context, complete=complete, run=self._run)
+                self._made |= {node.name} if pin.made else set()
         done = Completed()
         if "train" in node.stage.phases:
             done = self._units(node, assignment, "survey", survey_units(node, shards), whole=complete)
@@ -305,7 +306,7 @@ class _Driver:
             result = training.result()
         if result is None:
             raise FatalError(f"stage {node.name}: the trainer ended without a result; run the same command again")
-        self._trained.add(node.name)
+        self._made.add(node.name)
         return training.pin(result, reason)
 
     def _rebuild(self) -> None:

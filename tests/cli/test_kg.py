@@ -102,6 +102,18 @@ def test_what_was_built_is_told_and_bad_rows_are_set_aside() -> None:
     assert invoke("build", "t.tsv", "--columns", "s,p", "--output", "out").exit_code == 2
 
 
+@pytest.mark.usefixtures("workplace")
+def test_facts_of_a_file_that_is_gone_are_gone_when_the_graph_is_built_again() -> None:
+    Path("data").mkdir()
+    for name in "ab":
+        Path(f"data/{name}.tsv").write_text(f"{name}\tp\to\n")
+    words = ("build", "data", "--no-header", "--output", "out", "-q")
+    assert told(*words)["graph"]["keys"] == 2
+    Path("data/b.tsv").unlink()
+    facts = told(*words)
+    assert (facts["status"], facts["graph"]["keys"], said("out", "b", "p")) == ("done", 1, [])
+
+
 def test_an_added_fact_is_there_at_once_and_a_deleted_one_gone(graph: str) -> None:
     before = Graph.open(Path(graph)).digest
     facts = told("add", graph, "--subject", "长江", "--predicate", "长度", "--object", "6300")

@@ -168,6 +168,11 @@ def test_rows_that_come_later_are_in_it_and_rows_that_go_are_not() -> None:
     write(Path("data/b.parquet"), [("旧", "p", "o")])
     run(job())
     assert Graph.open(Path("out")).find(["新"], ["p"], [""]).tolist() == [-1]
+    Path("data/b.parquet").unlink()
+    made = job()
+    made["input"]["removed"] = "drop"
+    assert run(made).status == "done"  # no shard was read, and yet the graph is another one
+    assert Graph.open(Path("out")).find(["旧"], ["p"], [""]).tolist() == [-1]
 
 
 @pytest.mark.usefixtures("workplace")
@@ -250,7 +255,7 @@ def test_damage_is_mended_by_the_next_run() -> None:
     built(SIMPLE)
     before = (artifact() / "trie.safetensors").read_bytes()
     (artifact() / "trie.safetensors").write_bytes(before[:-1])
-    run(job())
+    assert run(job()).status == "done"
     assert (artifact() / "trie.safetensors").read_bytes() == before
 
 

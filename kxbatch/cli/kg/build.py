@@ -61,8 +61,9 @@ def command(
 ) -> None:
     """Build a graph from files, folders or globs of triples: TSV, CSV, N-Triples, JSONL, Parquet; .gz and .zst, too.
 
-    It is a job of one stage: what was interrupted goes on, new and changed files are included when the same command is given
-    again, bad rows are set aside (`kxbatch quarantine show DIR`), and changes made with `kg add` and `kg delete` stay.
+    It is a job of one stage: what was interrupted goes on, new and changed files are included and facts of files that are gone
+    are dropped when the same command is given again, bad rows are set aside (`kxbatch quarantine show DIR`), and changes made
+    with `kg add` and `kg delete` stay.
 
     \b
     Examples:
@@ -101,7 +102,7 @@ def job_of(
     names = columns.split(",")
     if not 3 <= len(names) <= 4 or not all(names):
         raise click.BadParameter(f"{columns!r}: write three names or four with commas between: S,P,O or S,P,O,M")
-    files: dict[str, Any] = {"path": list(triples), "types": "text", "tsv_quotes": tsv_quotes}
+    files: dict[str, Any] = {"path": list(triples), "types": "text", "tsv_quotes": tsv_quotes, "removed": "drop"}
     files |= {"names": names} if no_header else {}
     files |= {"format": format_} if format_ else {}
     stage: dict[str, Any] = {

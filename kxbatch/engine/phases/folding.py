@@ -53,10 +53,12 @@ class Pin:
     Attributes:
         digest: of its arrays; what map units depend on.
         note: what was decided about it, for people.
+        made: whether it was fitted, or mended, just now.
     """
 
     digest: str
     note: str = ""
+    made: bool = False
 
 
 def read_pin(node: Node) -> Pin | None:
@@ -147,7 +149,7 @@ def fit_and_pin(
     new_card |= {"chain": chain, "digest": digest, "drift": drift, "seen": now, "provisional": not complete}
     new_card["files"] = files
     publish_sealed(folder, CARD, new_card | fitted | (kept or {}))
-    return Pin(digest, _note(reason, drift, card))
+    return Pin(digest, _note(reason, drift, card), made=reason is not None or bool(damaged))
 
 
 def _note(reason: str | None, drift: float, card: Mapping[str, Any] | None) -> str:
