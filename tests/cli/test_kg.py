@@ -19,6 +19,7 @@ from kxbatch.errors import ConfigError, DataError, LeaseHeld
 from kxbatch.models.graph import Fact, Graph
 from kxbatch.models.graph.changes import Change
 from kxbatch.models.graph.journal import JOURNAL, append_changes, locked, read_journal
+from kxbatch.models.graph.opening import graph_digest
 
 TSV = '长城\t长度\t21196\n长城\t高度\t8\n水星（行星）\t卫星\t0\n"引\tp\to"\n'
 HEAVY = ("numpy", "pyarrow", "polars", "torch", "ray", "numba", "pydantic", "tokenizers")
@@ -172,11 +173,15 @@ def test_a_file_of_facts_is_added_as_one_or_not_at_all(graph: str) -> None:
     )
     assert told("delete", graph, "--from", "facts.jsonl")["keys"] == 5
     assert said(graph, "a", "p") == []
+    Path("bom.tsv").write_text("\ufeffc\tp\t1\n", encoding="utf-8")
+    assert told("add", graph, "--from", "bom.tsv")["keys"] == 6
+    assert said(graph, "c", "p")
     journal = (Path(graph) / "graph" / JOURNAL).read_bytes()
     for name, content, message in (
         ("x.tsv", "a\tp\t1\nb\tp\n", "x.tsv, line 2: b / p is to be added without an object"),
         ("x.tsv", "a\n", "x.tsv, line 1: 1 fields"),
         ("x.tsv", "a\t \tb\n", "the predicate ' ' is blank"),
+        ("x.jsonl", '{"subject": "\\ud800", "predicate": "p", "object": "o"}\n', "no Unicode text"),
         ("x.jsonl", "{\n", "x.jsonl, line 1: no JSON"),
         ("x.jsonl", '{"subjekt": "a"}\n', "called 'subjekt'; did you mean 'subject'"),
         ("x.jsonl", '{"subject": "a", "predicate": "p", "object": 3}\n', "object is 3, write it as text"),
@@ -211,11 +216,23 @@ def test_a_line_that_was_not_finished_is_no_change_and_the_next_writer_takes_it_
     assert [change.change for change in read_journal(journal)] == ["add", "delete"]
 
 
+def test_a_call_that_was_not_finished_changed_nothing(graph: str) -> None:
+    journal, before = Path(graph) / "graph" / JOURNAL, (Graph.open(Path(graph)).digest, graph_digest(Path(graph)))
+    made = [Change("delete", "长城", "长度"), Change("add", "长城", "长度", "", "1"), Change("add", "a", "b", "", "c")]
+    append_changes(journal, made)
+    whole, after = journal.read_bytes(), Graph.open(Path(graph)).digest
+    for cut in range(0, len(whole), 9):  # the first line alone would have lost a fact
+        journal.write_bytes(whole[:cut])
+        assert (Graph.open(Path(graph)).digest, graph_digest(Path(graph))) == before
+    append_changes(journal, made)
+    assert (journal.read_bytes(), Graph.open(Path(graph)).digest) == (whole, after)
+
+
 def test_a_damaged_line_is_refused_by_its_number(graph: str) -> None:
     journal = Path(graph) / "graph" / JOURNAL
     append_changes(journal, [Change("add", "a", "b", "", "c"), Change("add", "d", "e", "", "f")])
     whole = journal.read_bytes()
-    for at in range(0, len(whole), 7):
+    for at in range(0, len(whole) - 1, 7):  # without its end the last line is one that was not finished
         flipped = bytearray(whole)
         flipped[at] ^= 1
         journal.write_bytes(flipped)

@@ -125,7 +125,7 @@ def _change(what: What, values: dict[str, Any], where: str) -> Change:
 def _rows_of(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Rows of a file with the words that name their line."""
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")  # a byte order mark is no character of a subject
     except (OSError, ValueError) as error:
         raise ConfigError(f"{file}: cannot be read: {error}") from None
     is_json = file.suffix in (".jsonl", ".ndjson")

@@ -42,14 +42,17 @@ class Change:
 
     def fault(self) -> str | None:
         """Why it cannot be a fact, in words; None where it can."""
-        if self.change == "add" and not self.object:
-            return f"{self.subject} / {self.predicate} is to be added without an object"
         parts = {
             "subject": self.subject,
             "predicate": self.predicate,
             "meaning": self.meaning,
             "object": self.object or "-",
         }
+        for name, text in parts.items():
+            if text.encode("utf-8", "ignore").decode() != text:
+                return f"the {name} {text!r} is no Unicode text"
+        if self.change == "add" and not self.object:
+            return f"{self.subject} / {self.predicate} is to be added without an object"
         found = find_faults([pa.array([part], pa.large_string()) for part in (parts[name] for name in COLUMNS)], "")
         return f"the {found[0].column} {parts[found[0].column]!r} {WORDS[found[0].error]}" if found else None
 

@@ -1,7 +1,8 @@
 """The changes made to a graph, in a file beside it: one line each, in their order, never rewritten.
 
-A line is there when it is on the disk, its end included: what a writer that died left unfinished is no change, and the next writer
-takes it away. Each line has a checksum of itself.
+Changes are made in calls, and a line says how many more of its call are left to come. A call is there when its last line is on
+the disk, its end included: what a writer that died left unfinished is no change, and the next writer takes it away. Each line
+has a checksum of itself.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +21,7 @@ from kxbatch.models.graph.changes import Change, read_change
 
 JOURNAL = "changes.jsonl"
 _LOCK = "changes.lock"
+_MORE = re.compile(rb', "left": [1-9]\d*, "checksum": "[0-9a-f]{16}"}$')
 
 
 def read_journal(file: Path) -> list[Change]:
@@ -27,18 +30,25 @@ def read_journal(file: Path) -> list[Change]:
     Raises:
         DataError: a line is damaged; names it and says what to do.
     """
-    lines = _whole_lines(file).split(b"\n")[:-1] if file.exists() else []
-    return [_parsed(line, f"{file}, line {number}") for number, line in enumerate(lines, 1)]
+    return [_parsed(line, f"{file}, line {number}") for number, line in enumerate(finished_lines(file), 1)]
+
+
+def finished_lines(file: Path) -> list[bytes]:
+    """The lines of all calls that were written to their end; none where there is no file."""
+    lines = file.read_bytes().split(b"\n")[:-1] if file.exists() else []
+    while lines and _MORE.search(lines[-1]):
+        lines.pop()
+    return lines
 
 
 def append_changes(file: Path, made: Sequence[Change]) -> None:
-    """Adds changes to a file; they are on the disk when this returns. For whoever holds `locked`."""
-    whole = len(_whole_lines(file)) if file.exists() else 0
+    """Adds the changes of a call to a file; they are on the disk when this returns. For whoever holds `locked`."""
+    whole = sum(len(line) + 1 for line in finished_lines(file))
     new = not file.exists()
     with file.open("r+b" if not new else "wb") as opened:
         opened.truncate(whole)
         opened.seek(whole)
-        opened.write(b"".join(_sealed(change).encode() + b"\n" for change in made))
+        opened.write(b"".join(_sealed(change, len(made) - i).encode() + b"\n" for i, change in enumerate(made, 1)))
         opened.flush()
         os.fsync(opened.fileno())
     if new:
@@ -60,21 +70,18 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def _whole_lines(file: Path) -> bytes:
-    content = file.read_bytes()
-    return content[: content.rfind(b"\n") + 1]
-
-
-def _sealed(change: Change) -> str:
+def _sealed(change: Change, left: int) -> str:
     line = change.to_json()
+    line = f'{line[:-1]}, "left": {left}}}' if left else line
     return f'{line[:-1]}, "checksum": "{hashlib.sha256(line.encode()).hexdigest()[:16]}"}}'
 
 
 def _parsed(line: bytes, where: str) -> Change:
     try:
         text = line.decode()
-        change = read_change(json.loads(text))
-        if _sealed(change) != text:
+        values = json.loads(text)
+        change = read_change(values)
+        if _sealed(change, values.get("left", 0)) != text:
             raise ValueError("it is not what its checksum says")
         return change
     except (ValueError, KeyError, TypeError) as error:

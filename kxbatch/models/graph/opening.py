@@ -19,7 +19,7 @@ from kxbatch.kernels.trie import Trie
 from kxbatch.models.graph.build import Built, Order
 from kxbatch.models.graph.facts import Facts
 from kxbatch.models.graph.graph import Graph
-from kxbatch.models.graph.journal import JOURNAL, read_journal
+from kxbatch.models.graph.journal import JOURNAL, finished_lines, read_journal
 from kxbatch.models.graph.spelling import Spelling
 from kxbatch.models.graph.tokenizer import GraphTokenizer
 
@@ -188,5 +188,4 @@ def graph_digest(folder: Path) -> str:
     """
     place = find_graph(folder)
     said = json.dumps([_card(place.artifact)[name] for name in (TRIE, FACTS, TOKENIZER, ABOUT)])
-    changes = place.journal.read_bytes() if place.journal.is_file() else b""
-    return hashlib.sha256(said.encode() + changes).hexdigest()
+    return hashlib.sha256(said.encode() + b"\n".join(finished_lines(place.journal))).hexdigest()
