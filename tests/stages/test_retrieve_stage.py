@@ -83,7 +83,7 @@ def test_facts_added_and_deleted_count_at_once() -> None:
     write_questions()
     run(job(retriever(training=LEARNED), retrieve()))
     place = graph / "graph" / "changes.jsonl"
-    settings = SearchSettings(beam=4, answers=4, look_ahead="predicate")
+    settings = SearchSettings(beam=200, answers=200, look_ahead="predicate")  # more than there are keys: all are found
 
     def ask(question: str) -> list[tuple[str, str, tuple[str, ...]]]:
         found = load_retriever(graph, MODEL, settings).answer([question])[0]
