@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from kxbatch.spec.model import StageConfig
 from kxbatch.stages.base import Column, Context, Mapped, Stage, trained_path, trained_stage
@@ -68,6 +68,14 @@ class RetrieveConfig(StageConfig):
     device: str = Field("auto", description="'cpu', 'cuda' or auto")
     batch_rows: int = Field(64, ge=1, description="questions that go through the model together")
     trust_remote_code: bool = Field(False, description="let the model folder bring its own code")
+
+    @model_validator(mode="after")
+    def _beam_holds_the_answers(self) -> RetrieveConfig:
+        if self.answers > self.beam:
+            raise ValueError(
+                f"answers = {self.answers}: a beam of {self.beam} holds no more than {self.beam}; widen it"
+            )
+        return self
 
 
 class Retrieve(Stage[RetrieveConfig]):

@@ -318,6 +318,7 @@ def test_the_command_line_pairs_graphs_and_models_and_calibrates(
         (["--graph", "g", "--calibrate", "dev.csv"], "give --model"),
         (["--graph", "g", "--model", "m", "--calibrate", "dev.csv", "--threshold", "-1"], "leave --threshold out"),
         (["--graph", "g", "--model", "m", "--calibrate", "q.csv"], "calibrate on others"),
+        (["--graph", "g", "--model", "m", "--threshold", "nan"], "give a number"),
     ],
 )
 def test_the_command_line_refuses_what_makes_no_sense(arguments: list[str], words: str) -> None:

@@ -181,3 +181,5 @@ def test_what_a_retriever_is_not_for() -> None:
     with pytest.raises(ConfigError, match="architecture 'kxbatch-retriever' is not known"):
         run(job({"kind": "embed", "column": "question", "model": str(MODEL)}, output="out/e"))
     assert json.loads((MODEL / "config.json").read_text())["architecture"] == "kxbatch-retriever"
+    with pytest.raises(ConfigError, match="answers = 5: a beam of 4 holds no more than 4"):
+        kx.plan(job(retrieve(model=str(MODEL), answers=5), output="out/no"))

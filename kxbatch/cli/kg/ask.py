@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,6 +61,11 @@ def command(
     from kxbatch.models.retrieval.settings import SearchSettings
 
     loud(verbose)
+    for question in questions:
+        if not question.strip():
+            raise click.UsageError(f"the question {question!r} is blank")
+    if threshold is not None and isnan(threshold):
+        raise click.UsageError("--threshold nan: every score is below it, or none; give a number, 0 or less")
     settings = SearchSettings(max(beam, answers), answers, scoring, look_ahead)
     retriever = load_retriever(graph, model, settings, threshold=threshold)
     found = retriever.answer(questions)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -122,6 +123,8 @@ def _refuse(graphs: Sequence[Path], models: Sequence[Path], calibrate: Path | No
         raise click.UsageError(
             f"{len(graphs)} graphs and {len(models)} models: one model for each graph, in their order"
         )
+    if threshold is not None and isnan(threshold):
+        raise click.UsageError("--threshold nan: every score is below it, or none; give a number")
     if calibrate is not None and threshold is not None:
         raise click.UsageError("--calibrate chooses thresholds; leave --threshold out")
     if calibrate is not None and not models:
