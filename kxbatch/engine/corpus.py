@@ -7,6 +7,7 @@ everything else stay, so that yesterday's results stay valid.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +16,7 @@ import pyarrow as pa
 import pyarrow.fs
 
 from kxbatch.data.filesystems import resolve
-from kxbatch.data.sources import Cut, ReadOptions, SourceFile, SourceScan, discover, scan
+from kxbatch.data.sources import Cut, ReadOptions, SourceFile, SourceScan, column_names, discover, scan
 from kxbatch.engine.job import Job
 from kxbatch.engine.manifest import CorpusPlan, Shard, Source, column_kind, id_hashes, load_manifest
 from kxbatch.errors import ConfigError, DataError, nearest
@@ -63,6 +64,19 @@ def plan_corpus(job: Job) -> CorpusPlan:
     if fresh and section.id is not None:
         _check_unique(job, plan, section.id)
     return plan
+
+
+def input_columns(job: Job) -> frozenset[str]:
+    """Columns that some file of the input has; files that cannot be read have none. Reads the first rows alone.
+
+    Raises:
+        ConfigError: nothing matches.
+    """
+    section, found = job.spec.input, set()
+    for file in discover(section.path, base=job.base, format=section.format, id_column=section.id):
+        with suppress(DataError):
+            found |= set(column_names(file, read_options(section)))
+    return frozenset(found)
 
 
 def _scan_all(files: Sequence[SourceFile], section: InputSection) -> tuple[list[SourceScan], dict[str, str]]:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 from click.testing import CliRunner, Result
 from hypothesis import HealthCheck, given, settings
@@ -87,6 +88,25 @@ def test_files_of_every_kind_become_the_graph_of_their_rows(name: str) -> None:
         "a.jsonl": ("a（b）", "c", "d", "7"), "a.txt": ("水星（行星）", "卫星", "", "0"),
     }[name]  # fmt: skip
     assert said("out", *wanted[:3]) == [Fact(*wanted[:3], (wanted[3],))]
+
+
+@pytest.mark.usefixtures("workplace")
+@pytest.mark.parametrize("ending", ["jsonl", "csv"])
+def test_a_column_of_meanings_is_used_unless_other_columns_are_named(ending: str) -> None:
+    rows = {
+        "subject": ["a", "a", "b（x）"],
+        "predicate": ["p"] * 3,
+        "object": ["1", "2", "3"],
+        "meaning": ["m", "n", None],
+    }
+    frame = pl.DataFrame(rows)
+    frame.write_ndjson("t.jsonl") if ending == "jsonl" else frame.write_csv("t.csv")
+    assert told("build", f"t.{ending}", "--output", "out", "-q")["graph"]["keys"] == 3
+    assert said("out", "a", "p", "n") == [Fact("a", "p", "n", ("2",))]
+    assert said("out", "b（x）", "p") == [Fact("b（x）", "p", "", ("3",))]
+    words = ("build", f"t.{ending}", "--output", "other", "--columns", "subject,predicate,object", "-q")
+    assert told(*words)["graph"]["keys"] == 2
+    assert said("other", "a", "p") == [Fact("a", "p", "", ("1", "2"))]
 
 
 @pytest.mark.usefixtures("workplace")

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from kxbatch.engine.run import RunResult
 
 JOB = "kg"  # name of the job, by which an output knows that it is its own
-_COLUMNS = ("subject", "predicate", "object", "meaning")
+MEANING = "meaning"
+_COLUMNS = ("subject", "predicate", "object", MEANING)
 _COUNTS = (
     "triples", "duplicates", "keys", "subjects", "predicates", "meanings", "objects", "keys_with_several_objects",
     "keys_with_several_spellings", "vocabulary", "bytes_per_key",
@@ -33,7 +34,11 @@ _COUNTS = (
 @click.command()
 @click.argument("triples", nargs=-1, required=True)
 @click.option("--output", required=True, metavar="DIR", help="Folder of the graph.")
-@click.option("--columns", default="subject,predicate,object", show_default=True, metavar="S,P,O[,M]", help="Columns.")
+@click.option(
+    "--columns",
+    metavar="S,P,O[,M]",
+    help="Columns; absent: subject,predicate,object and, where a file has it, meaning.",
+)
 @click.option("--no-header", is_flag=True, help="CSV and TSV: no header line, --columns names the fields in order.")
 @click.option("--tsv-quotes", is_flag=True, help="TSV: fields may stand in quotes.")
 @click.option("--format", "format_", metavar="NAME", help="Format of every file; absent: by file name.")
@@ -77,6 +82,8 @@ def command(
     loud(verbose)
     overrides = all_overrides(sets, executor, address)
     job = job_of(triples, **options)
+    if options["columns"] is None and MEANING in _input_columns(job, overrides):
+        job["stage"][0]["meaning"] = MEANING
     result = run(job, overrides=overrides, limit=row_limit(limit), quiet=quiet, report=False)
     artifact = Path(result.output) / "graph" / "_artifact"
     counts = json.loads((artifact / "graph.json").read_bytes()) if result.exit_code == 0 else {}
@@ -88,7 +95,7 @@ def job_of(
     triples: tuple[str, ...],
     *,
     output: str,
-    columns: str,
+    columns: str | None,
     no_header: bool,
     tsv_quotes: bool,
     format_: str | None,
@@ -99,7 +106,7 @@ def job_of(
     pieces: int | None,
 ) -> dict[str, Any]:
     """The job that the arguments mean, as a job file would have it."""
-    names = columns.split(",")
+    names = list(_COLUMNS[:3]) if columns is None else columns.split(",")
     if not 3 <= len(names) <= 4 or not all(names):
         raise click.BadParameter(f"{columns!r}: write three names or four with commas between: S,P,O or S,P,O,M")
     files: dict[str, Any] = {"path": list(triples), "types": "text", "tsv_quotes": tsv_quotes, "removed": "drop"}
@@ -114,6 +121,13 @@ def job_of(
     stage |= {"pieces": pieces} if pieces else {}
     stage |= dict(zip(_COLUMNS, names, strict=False)) | ({"tokenizer": tokenizer} if tokenizer else {})
     return {"job": {"name": JOB, "output": output, "executor": "inline"}, "input": files, "stage": [stage]}
+
+
+def _input_columns(job: dict[str, Any], overrides: list[str]) -> frozenset[str]:
+    from kxbatch.engine.corpus import input_columns
+    from kxbatch.engine.job import load_job
+
+    return input_columns(load_job(job, overrides=overrides))
 
 
 def _show(result: RunResult, artifact: str, counts: dict[str, Any], as_json: bool) -> None:

@@ -12,7 +12,7 @@ from kxbatch.data.sources.model import (
     SourceFile,
     SourceScan,
 )
-from kxbatch.data.sources.reading import read, scan
+from kxbatch.data.sources.reading import column_names, read, scan
 
 __all__ = [
     "BadRow",
@@ -23,6 +23,7 @@ __all__ = [
     "ReadResult",
     "SourceFile",
     "SourceScan",
+    "column_names",
     "discover",
     "hash_ids",
     "read",

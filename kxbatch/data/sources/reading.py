@@ -120,6 +120,15 @@ def _read(
     return read_lines(_open(source, options), cut, fields, id_field)
 
 
+def column_names(source: SourceFile, options: ReadOptions) -> list[str]:
+    """The columns of a file, as the first rows tell where there is no schema.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    return list(_schema(source, options).names)
+
+
 def _open(source: SourceFile, options: ReadOptions) -> LineFormat:
     return _LINE_FORMATS[source.format](source, options)
 
