@@ -76,6 +76,8 @@ class Context:
         gpus: GPUs it may use.
         counters: what it wants counted in receipts and reports.
         artifact: reads the stage's fitted arrays by file name; None before they are fitted.
+        earlier: for a fit: reads a JSON document of the artifact that it takes the place of by file name; None for a document
+            that is not there, and where there is no such artifact or it was fitted while rows were missing.
         trained: a folder on this machine with the artifact of an earlier stage, by the stage's name.
         facts: what the surveys of all shards say together.
         patch: what `conclude` left for the shard at hand.
@@ -87,6 +89,7 @@ class Context:
     gpus: float
     counters: Counter[str] = field(default_factory=Counter)
     artifact: Callable[[str], Arrays] | None = None
+    earlier: Callable[[str], Any] | None = None
     trained: Callable[[str], Path] | None = None
     facts: Callable[[], Arrays] | None = None
     patch: Arrays = field(default_factory=dict)

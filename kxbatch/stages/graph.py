@@ -6,17 +6,20 @@ rows of now: a fact that came later is in it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, model_validator
 
 from kxbatch.data.arrays import Arrays
 from kxbatch.data.quarantine import Rejected
-from kxbatch.errors import ConfigError
+from kxbatch.errors import ConfigError, DataError, FatalError
 from kxbatch.spec.model import Operational, StageConfig
 from kxbatch.stages.base import Artifact, Column, ColumnKind, Context, FoldStage, Phase, trained_path, trained_stage
 
@@ -163,18 +166,18 @@ class GraphStage(FoldStage[GraphConfig]):
         from kxbatch.models.graph.about import describe
         from kxbatch.models.graph.build import build, normalized_pools
         from kxbatch.models.graph.opening import ABOUT, FACTS, TOKENIZER, TRIE
-        from kxbatch.models.graph.tokenizer import GraphTokenizer
         from kxbatch.models.graph.triples import Triples
         from kxbatch.models.graph.vocabulary import count_pools
 
         config, triples = self.config, Triples.from_arrays(current)
         normalized = normalized_pools(triples)
-        own = self._own_tokenizer(context)
-        if own is None and config.pieces is not None:
-            own = GraphTokenizer.pieces(normalized, config.pieces)
-        tokenizer = own or GraphTokenizer.characters(count_pools(normalized), config.vocabulary)
+        characters = count_pools(normalized)
+        tokenizer = self._named_tokenizer(context) or self._earlier_tokenizer(context)
+        tokenizer = tokenizer or self._learned_tokenizer(normalized, characters)
         built = build(triples, normalized, tokenizer, config.order)
         about = describe(triples, normalized, built, tokenizer) | {
+            "own_vocabulary": self._own_vocabulary,
+            "characters_in_bytes": tokenizer.spelled_in_bytes(characters),
             "order": config.order,
             "splits_meaning": config.split_meaning and config.meaning is None,
             "separator": tokenizer.separator,
@@ -203,10 +206,45 @@ class GraphStage(FoldStage[GraphConfig]):
         return [columns[0], columns[1], meanings, columns[2]]
 
     def _separator(self, context: Context) -> str:
-        own = self._own_tokenizer(context)
-        return own.separator_text if own else SEPARATOR
+        named = self._named_tokenizer(context)
+        return named.separator_text if named else SEPARATOR
 
-    def _own_tokenizer(self, context: Context) -> GraphTokenizer | None:
+    @property
+    def _own_vocabulary(self) -> int | str | None:
+        """What vocabulary the graph makes of its own strings; None where the configuration names a tokenizer."""
+        if self.config.tokenizer is not None:
+            return None
+        return self.config.vocabulary if self.config.pieces is None else f"{self.config.pieces} pieces"
+
+    def _learned_tokenizer(self, normalized: Sequence[pa.Array], characters: npt.NDArray[np.int64]) -> GraphTokenizer:
+        """The graph's own vocabulary."""
+        from kxbatch.models.graph.tokenizer import GraphTokenizer
+
+        if self.config.pieces is not None:
+            return GraphTokenizer.pieces(normalized, self.config.pieces)
+        return GraphTokenizer.characters(characters, self.config.vocabulary)
+
+    def _earlier_tokenizer(self, context: Context) -> GraphTokenizer | None:
+        """The graph's own vocabulary as it was when it was built before, so that models trained on it stay usable.
+
+        None where there is no such vocabulary, or one of another kind or size is wanted.
+        """
+        from kxbatch.models.graph.character_vocabulary import PAD, SEP
+        from kxbatch.models.graph.opening import ABOUT, TOKENIZER
+        from kxbatch.models.graph.tokenizer import GraphTokenizer
+
+        if context.earlier is None:
+            return None
+        try:
+            about, document = (context.earlier(name) for name in (ABOUT, TOKENIZER))
+            if not isinstance(about, dict) or about.get("own_vocabulary") != self._own_vocabulary:
+                return None
+            found = GraphTokenizer.from_json(json.dumps(document), SEP, PAD)
+        except (DataError, FatalError):  # damaged: this fit mends it
+            return None
+        return found if found.digest == about.get("tokenizer_digest") else None
+
+    def _named_tokenizer(self, context: Context) -> GraphTokenizer | None:
         """The tokenizer that the configuration names."""
         if self.config.tokenizer is None:
             return None

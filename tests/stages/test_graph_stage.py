@@ -186,6 +186,36 @@ def test_another_order_is_fitted_without_reading_rows_again() -> None:
 
 
 @pytest.mark.usefixtures("workplace")
+def test_a_graph_that_is_built_again_keeps_its_own_vocabulary() -> None:
+    before = built(SIMPLE).tokenizer
+    assert (about()["own_vocabulary"], about()["characters_in_bytes"]) == (16_000, 0)
+    write(Path("data/b.parquet"), [("龘é", "p", "o")])
+    run(job())
+    graph = Graph.open(Path("out"))
+    assert (graph.tokenizer.digest, about()["characters_in_bytes"]) == (before.digest, 2)
+    assert graph.facts(graph.find(["龘é"], ["p"], [""])) == [[Fact("龘é", "p", "", ("o",))]]
+    run(job(order="smp"))
+    assert Graph.open(Path("out")).tokenizer.digest == before.digest
+    run(job(vocabulary=9_000))  # another vocabulary is asked for
+    anew = Graph.open(Path("out")).tokenizer
+    assert (about()["characters_in_bytes"], anew.vocabulary) == (0, before.vocabulary + 2)
+    Path("own.json").write_text(json.dumps(before.to_json()))
+    run(job(tokenizer="own.json"))
+    assert (about()["own_vocabulary"], Graph.open(Path("out")).tokenizer.digest) == (None, before.digest)
+    run(job())
+    assert Graph.open(Path("out")).tokenizer.digest == anew.digest
+
+
+@pytest.mark.usefixtures("workplace")
+def test_a_trial_leaves_no_vocabulary() -> None:
+    write(Path("data/a.parquet"), SIMPLE)
+    assert kx.run(job(), quiet=True, report=False, limit=1).exit_code == 0
+    assert "行" not in (artifact() / "tokenizer.json").read_text()
+    run(job())
+    assert about()["characters_in_bytes"] == 0
+
+
+@pytest.mark.usefixtures("workplace")
 def test_columns_may_have_other_names_and_meanings_one_of_their_own() -> None:
     table = pa.table({"s": ["a（x）", "a", "b"], "p": ["p"] * 3, "o": [1, 2, 3], "m": ["y", None, ""]})
     Path("data").mkdir()

@@ -141,6 +141,8 @@ def _show(result: RunResult, artifact: str, counts: dict[str, Any], as_json: boo
         print_table(("graph", "count"), [(name.replace("_", " "), counts[name]) for name in _COUNTS])
         for spellings in counts["several_spellings"][:3]:
             click.echo(f"one key, several spellings: {'; '.join(' / '.join(parts) for parts in spellings)}")
+        if rare := counts["characters_in_bytes"]:
+            click.echo(f"{rare} characters have no token of their own and are spelled in bytes (--vocabulary)")
         if unknown := counts["unknown"]["strings"]:
             click.echo(
                 f"the tokenizer lacks characters of {unknown} strings, such as {counts['unknown']['examples'][0]!r}"

@@ -8,7 +8,7 @@ is *pinned*: rows that come later use it as it is. It is fitted again when what 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -130,6 +130,8 @@ def fit_and_pin(
     limit = getattr(node.config, "max_drift", float("inf"))
     if reason is None and getattr(node.config, "refit", "never") == "on-drift" and drift > limit:
         reason, pinned = f"drift {drift:.3g} is over max_drift {limit:g}", current
+    if card is not None and not card.get("provisional", True):
+        context = replace(context, earlier=folder.read_json)
     artifact = stage.fit(pinned, current, context)
     files = _publish(folder, artifact, pinned if stage.keeps_state else None)
     digest = fingerprint({name: files[name] for name in artifact.deciding})

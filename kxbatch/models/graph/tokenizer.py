@@ -146,6 +146,13 @@ class GraphTokenizer:
         found = self.backend.token_to_id(token) if isinstance(token, str) else token
         return None if model.get("byte_fallback") else found
 
+    def spelled_in_bytes(self, counts: NDArray[np.int64]) -> int | None:
+        """How many characters have no token of their own, of those that occur by `counts` [0x110000].
+
+        None for a vocabulary of anything else than characters.
+        """
+        return None if self._table is None else int(np.count_nonzero((counts > 0) & (self._table.of_character < 0)))
+
     def to_json(self) -> dict[str, Any]:
         """The contents of `tokenizer.json`."""
         found: dict[str, Any] = json.loads(self.backend.to_str())
