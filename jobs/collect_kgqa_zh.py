@@ -12,8 +12,8 @@ object as a list, split, train, made). No predicate, or with `--by subject` no s
 test; how the questions came split is not kept, for it shares both. A subject `X（Y）` is X with the meaning Y.
 
 Fifteen thousand questions are few for a model that knows nothing: `--swaps` makes more of those of train (`made`), each with
-another subject of train or the title of a poem in place of its own. They ask for what need not exist; they teach how
-a subject is taken over from a question.
+another subject of train in place of its own. They ask for what need not exist; they teach how a subject is taken over from
+a question.
 """
 
 from __future__ import annotations
@@ -193,8 +193,7 @@ def main() -> None:
     parts = parts_of(group_names(questions.to_arrow(), arguments.by), Shares(), arguments.seed).to_pylist()
     asked = questions.with_columns(split=pl.Series(parts, dtype=pl.String), made=pl.lit(False))
     learned = asked.filter(split="train")
-    titles = facts.filter(predicate="首句")["subject"]
-    names = pl.concat([learned["subject"], titles]).unique(maintain_order=True).to_list()
+    names = learned["subject"].unique(maintain_order=True).to_list()
     asked = pl.concat([asked, swapped(learned, names, arguments.swaps, arguments.seed)])
     write_parquet(facts, arguments.output / "triples.parquet")
     write_parquet(asked.with_columns(train=pl.col("split") == "train"), arguments.output / "questions.parquet")

@@ -43,7 +43,7 @@ def facts(graph: Path) -> dict[tuple[str, str, str], list[str]]:
 def test_a_trained_model_answers_with_facts_and_an_untrained_one_invents_nothing(order: str) -> None:
     known = facts(write_graph(order=order))
     write_questions()
-    run(job(retriever(training=LEARNED), retrieve(answers=3, beam=4)))
+    run(job(retriever(shifts=0, training=LEARNED), retrieve(answers=3, beam=4)))
     found = rows()
     assert len(found) == len(pl.read_parquet("questions.parquet"))
     for answers in found["answers"].to_list():
@@ -64,13 +64,13 @@ def test_a_trained_model_answers_with_facts_and_an_untrained_one_invents_nothing
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_session")
 def test_four_workers_give_the_bytes_of_one() -> None:
-    write_graph()
+    graph = write_graph().absolute()  # the session's Ray was started in another folder
     write_questions()
     trained = job(retriever(training={"steps": 30}), output="out/kg")
     run(trained)
     found = []
     for executor, workers in (("ray", 4), ("ray", 1), ("inline", 1)):
-        made = retrieve(model=str(MODEL), answers=2, resources={"workers": workers, "cpus": 0.5})
+        made = retrieve(model=str(MODEL.absolute()), graph=str(graph), answers=2, resources={"workers": workers, "cpus": 0.5})
         output = f"out/{executor}-{workers}"
         run(job(made, executor=executor, output=output))
         assert len(list(Path(output, "retrieve").glob("part-*.parquet"))) >= 4
@@ -81,7 +81,7 @@ def test_four_workers_give_the_bytes_of_one() -> None:
 def test_facts_added_and_deleted_count_at_once() -> None:
     graph = write_graph()
     write_questions()
-    run(job(retriever(training=LEARNED), retrieve()))
+    run(job(retriever(shifts=0, training=LEARNED), retrieve()))
     place = graph / "graph" / "changes.jsonl"
     settings = SearchSettings(beam=200, answers=200, look_ahead="predicate")  # more than there are keys: all are found
 
@@ -93,7 +93,7 @@ def test_facts_added_and_deleted_count_at_once() -> None:
     append_changes(place, [Change("add", "Alvikham", "mayor", "", "Zoe"), Change("delete", "Alham", "mayor")])
     assert ("Alvikham", "mayor", ("Zoe",)) in ask("what is the mayor of Alvikham?")
     assert all((subject, predicate) != ("Alham", "mayor") for subject, predicate, _ in ask("mayor of Alham?"))
-    again = kx.run(job(retriever(training=LEARNED), retrieve()), quiet=True, report=False)
+    again = kx.run(job(retriever(shifts=0, training=LEARNED), retrieve()), quiet=True, report=False)
     assert again.status == "done"  # the graph is another, so the answers are made again; the model is kept
     assert {stage.name: stage.rows_out for stage in again.stages}["retrieve"] == len(rows())
     assert "mayor of Alham" not in rows()["answer"].to_list()
