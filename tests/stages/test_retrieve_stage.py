@@ -70,7 +70,9 @@ def test_four_workers_give_the_bytes_of_one() -> None:
     run(trained)
     found = []
     for executor, workers in (("ray", 4), ("ray", 1), ("inline", 1)):
-        made = retrieve(model=str(MODEL.absolute()), graph=str(graph), answers=2, resources={"workers": workers, "cpus": 0.5})
+        made = retrieve(
+            model=str(MODEL.absolute()), graph=str(graph), answers=2, resources={"workers": workers, "cpus": 0.5}
+        )
         output = f"out/{executor}-{workers}"
         run(job(made, executor=executor, output=output))
         assert len(list(Path(output, "retrieve").glob("part-*.parquet"))) >= 4

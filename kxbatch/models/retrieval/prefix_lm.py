@@ -19,6 +19,8 @@ from kxbatch.models.masked_lm import MaskedLm
 from kxbatch.models.text_encoder import TextEncoder
 from kxbatch.models.text_encoder_config import TextEncoderConfig
 
+SHIFT_STD = 0.3  # so that a token's own vector prevails; as large as it, rare characters are learned later
+
 
 class ShiftedEncoder(TextEncoder):
     """A text encoder whose input vectors are joined with those of the tokens before."""
@@ -27,7 +29,7 @@ class ShiftedEncoder(TextEncoder):
         super().__init__(config)
         matrices = [nn.Linear(config.dim, config.dim, bias=False) for _ in range(shifts)]
         for matrix in matrices:
-            nn.init.normal_(matrix.weight, std=config.dim**-0.5)
+            nn.init.normal_(matrix.weight, std=SHIFT_STD * config.dim**-0.5)
         self.shifts = nn.ModuleList(matrices)
 
     @property
