@@ -23,11 +23,16 @@ def towns() -> list[tuple[str, str]]:
     return [pair for pair in named if pair[0] != "Bodorf"] + [("Bodorf", "Upper Gorland"), ("Bodorf", "Lower Gorland")]
 
 
-def write_graph(predicates: tuple[str, ...] = PREDICATES, **stage: Any) -> Path:
-    """Builds the graph in `out/graph`; returns the folder."""
+def write_triples(path: str = "triples.parquet", predicates: tuple[str, ...] = PREDICATES) -> None:
+    """Every predicate of every town."""
     rows = [(name, p, meaning, f"{p} of {name} {meaning}".strip()) for name, meaning in towns() for p in predicates]
     frame = pl.DataFrame(rows, schema=["subject", "predicate", "meaning", "object"], orient="row")
-    frame.write_parquet("triples.parquet")
+    frame.write_parquet(path)
+
+
+def write_graph(predicates: tuple[str, ...] = PREDICATES, **stage: Any) -> Path:
+    """Builds the graph in `out/graph`; returns the folder."""
+    write_triples(predicates=predicates)
     result = kx.run(
         {
             "job": {"name": "graph", "output": GRAPH, "executor": "inline"},
