@@ -128,8 +128,14 @@ def run_job(
             everything = result.exit_code == 0 and limit is None and not training_only
             keep_defects(job.output, lambda defect: not driver.mended(defect, everything=everything))
         result.seconds = time.monotonic() - started
-        publish_record(job, result, corpus, driver.nodes, run)
-        progress.end(result.status, result.exit_code)
+        try:
+            publish_record(job, result, corpus, driver.nodes, run)
+            progress.end(result.status, result.exit_code)
+        except FatalError as error:
+            if result.exit_code == 0:
+                raise
+            result.warnings.append(f"no record of this run: {error}")  # a full disk, say; the message stays what it was
+            progress.say(result.warnings[-1])
     return result
 
 

@@ -68,6 +68,21 @@ def test_a_full_disk_stops_the_run_and_keeps_what_is_finished(workplace: Path) -
     assert tree_digests(workplace / "disk/out") == tree_digests(workplace / "whole")
 
 
+@pytest.mark.usefixtures("corpus", "small_disk")
+def test_a_disk_with_no_room_for_the_record_of_the_run_hides_nothing(workplace: Path) -> None:
+    write_job(workplace, "disk/out")
+    lines = ["def embed(texts):", "    try:", "        sink = open('disk/filler', 'ab', 0)"]
+    lines += ["        while sink.write(bytes(4096)): pass", "    except OSError: pass"]
+    (workplace / "wide.py").write_text(WIDE.replace("def embed(texts):", "\n".join(lines) + "\n   "))
+    (workplace / "disk").mkdir()
+    run = " ".join(RUN[:-1])
+    done = in_namespace(workplace, f"mount -t tmpfs -o size=1200k tmpfs disk; set +e; {run}; echo status=$?")
+    assert "status=1" in done.stdout, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert "embed/part-00000.parquet: cannot be written: No space left on device" in done.stderr
+    assert "no record of this run: " in done.stderr
+
+
 @pytest.mark.usefixtures("corpus")
 def test_a_file_size_limit_is_told_like_a_full_disk(workplace: Path) -> None:
     write_job(workplace, "out")
@@ -101,7 +116,7 @@ def test_a_disk_that_fills_up_while_a_state_is_saved_keeps_the_one_before(workpl
     script = f"mount -t tmpfs -o size=9m tmpfs disk; set +e; {run}; echo status=$?; cp -r disk/out kept/"
     done = in_namespace(workplace, script)
     assert "status=1" in done.stdout, done.stdout + done.stderr
-    assert "No space left on device" in done.stdout
+    assert "No space left on device" in done.stdout, done.stderr
     states = [path.parent.name for path in (workplace / "kept/out/encoder/_training").glob("step-*/state.json")]
     assert states
     shutil.copytree(workplace / "kept/out", workplace / "disk/out")  # the same place, with room now
