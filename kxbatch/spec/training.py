@@ -65,8 +65,11 @@ class TrainingConfig(Config):
     micro_rows: int | None = Field(
         None, ge=1, description="rows that go through the model at once; absent: all of a step"
     )
-    shuffle_rows: int = Field(
-        65_536, ge=1, description="rows of a window within which rows are shuffled and sorted by length"
+    shuffle_rows: int = Field(65_536, ge=1, description="rows of a window within which rows are shuffled")
+    sort_within: Literal["window", "step"] = Field(
+        "window",
+        description="where rows are sorted by length. window: rows of a micro-batch are of one length, with hardly any "
+        "padding; step: the rows of a step are drawn at random, only its micro-batches differ in length",
     )
     validation_share: float = Field(0.0, ge=0, lt=1, description="share of the rows, chosen by id, that is held out")
     validation_rows: int = Field(10_000, ge=1, description="most held-out rows that a validation reads")

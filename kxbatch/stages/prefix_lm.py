@@ -30,6 +30,14 @@ if TYPE_CHECKING:
 LEAVES = "retriever"
 
 
+class RetrieverTraining(TrainingConfig):
+    """A step of rows that are all of one length teaches to copy from one distance; it takes ten times as many of them."""
+
+    sort_within: Literal["window", "step"] = Field(
+        "step", description="as in other trainings; here steps of rows of one length would teach copying much later"
+    )
+
+
 class PrefixLmConfig(StageConfig):
     """Trains a retriever on questions and the facts that answer them."""
 
@@ -57,7 +65,7 @@ class PrefixLmConfig(StageConfig):
     initialize: str | None = Field(
         None, description="'stage:<name>' or folder of a retriever of the same architecture, to start from"
     )
-    training: TrainingConfig = TrainingConfig(validation_share=0.02)
+    training: RetrieverTraining = RetrieverTraining(validation_share=0.02)
 
     @model_validator(mode="after")
     def _can_be_stepped_through(self) -> PrefixLmConfig:

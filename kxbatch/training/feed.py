@@ -65,7 +65,8 @@ def order_of(session: Session) -> Order:
             f"stage {session.name}: no row to train on: every row was set aside or held out; "
             "`kxbatch quarantine show` tells why, training.validation_share how many are held out"
         )
-    return Order(session.seed, session.rows, config.rows_at_once, config.shuffle_rows)
+    step_rows = config.batch_rows if config.sort_within == "step" else None
+    return Order(session.seed, session.rows, config.rows_at_once, config.shuffle_rows, step_rows)
 
 
 def steps_of(config: TrainingConfig, order: Order) -> tuple[int, int]:

@@ -1,8 +1,10 @@
 """The order in which rows are trained on: a function of the seed and the epoch alone.
 
 An epoch visits the shards in a random order. Consecutive shards form *windows* of at least `shuffle_rows` rows; the rows of a
-window are shuffled, sorted by size, cut into micro-batches, and the micro-batches are shuffled. Every row is in exactly
-one micro-batch of an epoch. Micro-batches are numbered through all epochs; a step takes the next `micro_batches` of them,
+window are shuffled. Then either the window is sorted by size, cut into micro-batches, and the micro-batches are shuffled:
+hardly any padding, but the rows of a micro-batch are all of one size. Or it is cut into steps, each a random draw, and
+only the rows of a step are sorted by size and cut into micro-batches. Every row is in exactly one micro-batch of an epoch.
+Micro-batches are numbered through all epochs; a step takes the next `micro_batches` of them,
 whatever the number of processes, so the number of the step says exactly what has been consumed.
 """
 
@@ -50,12 +52,14 @@ class Order:
         rows: rows of each shard.
         micro_rows: rows of a micro-batch; the last one of a window may have fewer.
         shuffle_rows: least rows of a window, as long as there are shards.
+        step_rows: rows that are sorted together, a multiple of `micro_rows`; absent: those of a window.
     """
 
     seed: int
     rows: tuple[int, ...]
     micro_rows: int
     shuffle_rows: int
+    step_rows: int | None = None
 
     def epochs(self) -> Iterator[list[Window]]:
         """The windows of each epoch, without end."""
@@ -113,6 +117,16 @@ def deal(order: Order, window: Window, sizes: npt.NDArray[np.int32]) -> list[npt
     """
     draw = generator(order.seed, window.epoch, window.number)
     shuffled = draw.permutation(len(sizes))
-    by_size = shuffled[np.argsort(sizes[shuffled], kind="stable")]
-    cut = [by_size[at : at + order.micro_rows] for at in range(0, len(by_size), order.micro_rows)]
+    if order.step_rows is not None:
+        steps = _cut(shuffled, order.step_rows)
+        return [micro for step in steps for micro in _cut(_by_size(step, sizes), order.micro_rows)]
+    cut = _cut(_by_size(shuffled, sizes), order.micro_rows)
     return [cut[place] for place in draw.permutation(len(cut))]
+
+
+def _by_size(places: npt.NDArray[np.int64], sizes: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
+    return places[np.argsort(sizes[places], kind="stable")]
+
+
+def _cut(places: npt.NDArray[np.int64], rows: int) -> list[npt.NDArray[np.int64]]:
+    return [places[at : at + rows] for at in range(0, len(places), rows)]

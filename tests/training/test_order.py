@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -19,6 +20,11 @@ orders = st.builds(
     rows=st.lists(st.integers(0, 40), min_size=1, max_size=8).filter(any).map(tuple),
     micro_rows=st.integers(1, 9),
     shuffle_rows=st.integers(1, 90),
+)
+orders = orders.flatmap(  # sorted within windows, or within steps of some micro-batches
+    lambda order: st.sampled_from([None, 1, 3]).map(
+        lambda count: replace(order, step_rows=None if count is None else count * order.micro_rows)
+    )
 )
 
 
@@ -86,6 +92,17 @@ def test_rows_of_like_size_go_together() -> None:
     assert max(spread) < 100  # 50 batches over 1000 sizes: 20 each, were they even
     firsts = [int(sizes[batch[0]]) for batch in deal(order, window, sizes)]
     assert firsts != sorted(firsts)  # the batches themselves come in any order
+
+
+def test_a_step_is_a_random_draw_where_only_its_rows_are_sorted() -> None:
+    order = Order(0, (4096,), 16, 4096, 64)
+    sizes = np.random.default_rng(0).integers(1, 1000, 4096).astype(np.int32)
+    micro = [sizes[batch] for batch in deal(order, next(order.epochs())[0], sizes)]
+    steps = np.array(micro).reshape(64, 64)
+    assert (np.diff(steps, axis=1) >= 0).all()
+    means = steps.mean(axis=1)  # of 64 draws from 1 ... 1000: 500, with a deviation of 289 / 8 = 36
+    assert abs(means - 500).max() < 5 * 36
+    assert np.std(means) == pytest.approx(36, rel=0.3)
 
 
 def test_who_is_held_out_depends_on_the_id_alone() -> None:
