@@ -29,12 +29,16 @@ class Batch:
         tensors: by name, on the CPU; the trainer moves them.
         rows: how many rows they come from.
         tokens: what was asked of the model, in tokens (or values), padding left out.
+        weight: how many things its loss is a mean over. The micro-batches of a step, and the batches of a validation, are
+            weighed with it, so that the mean is one over all their things, however they are cut. 0 where there is nothing
+            to predict.
         padding: tokens of padding.
     """
 
     tensors: dict[str, Tensor]
     rows: int
     tokens: int
+    weight: int
     padding: int = 0
 
 
@@ -44,12 +48,10 @@ class Loss:
 
     Attributes:
         mean: scalar, what is minimised.
-        weight: how many things it is a mean over; validation weighs batches with it. 0 where there was nothing to predict.
         metrics: further means over the same things, detached.
     """
 
     mean: Tensor
-    weight: float
     metrics: dict[str, Tensor] = field(default_factory=dict)
 
 

@@ -138,19 +138,14 @@ class _Training:
     def _step(self, step: int, dealt: Iterator[tuple[int, Batch]]) -> None:
         """One update of the weights. In the very last step micro-batches may be missing: others stand in, without a weight."""
         backend, micro = self._backend, self._config.micro_batches
-        present = min(self._total, (step + 1) * micro) - step * micro
         numbers = range(step * micro + backend.rank, (step + 1) * micro, backend.world)
+        held = [self._next(dealt, wanted) for wanted in numbers]
+        shares = self._shares([batch.weight if n < self._total else 0 for n, batch in zip(numbers, held, strict=True)])
         loss = torch.zeros((), device=backend.device)
-        for wanted in numbers:
-            number, batch = next(dealt)
-            if number != wanted:
-                raise FatalError(
-                    f"the feed gave micro-batch {number} instead of {wanted}; rows may have changed under it"
-                )
-            weight = micro / present if number < self._total else 0.0
-            mean = self._forward_backward(batch, number, weight, last=wanted == numbers[-1])
-            loss += mean * weight
-            if weight:
+        for number, batch, share in zip(numbers, held, shares, strict=True):
+            mean = self._forward_backward(batch, number, share * micro, last=number == numbers[-1])
+            loss += mean * share * micro
+            if number < self._total:
                 self._counts = [
                     a + b for a, b in zip(self._counts, (batch.rows, batch.tokens, batch.padding), strict=True)
                 ]
@@ -158,6 +153,22 @@ class _Training:
         self._norms.append(backend.step(rate))
         self._losses.append(loss / len(numbers))
         self._line.rate = rate
+
+    def _next(self, dealt: Iterator[tuple[int, Batch]], wanted: int) -> Batch:
+        number, batch = next(dealt)
+        if number != wanted:
+            raise FatalError(f"the feed gave micro-batch {number} instead of {wanted}; rows may have changed under it")
+        return batch
+
+    def _shares(self, weights: list[int]) -> list[float]:
+        """What part of a step each micro-batch of this process is, by its weight among those of all processes.
+
+        Were each of them the same part, a token would count for more the fewer its micro-batch has.
+        """
+        backend = self._backend
+        own = torch.tensor(float(sum(weights)), dtype=torch.float64)  # on the CPU: one process waits for no GPU here
+        total = round(float(backend.mean(own)) * backend.world)
+        return [weight / total if total else 0.0 for weight in weights]
 
     def _forward_backward(self, batch: Batch, number: int, weight: float, *, last: bool) -> Tensor:
         torch.manual_seed(_seed(self._session.seed, number))  # dropout: the same for any number of processes
@@ -246,7 +257,7 @@ class _Training:
                 batch = task.collate(tables[min(number, len(tables) - 1)], VALIDATION_DRAW)
                 with backend.forward_context():
                     loss = task.loss(backend.model, self._moved(batch))
-                weight = loss.weight if number < len(tables) else 0.0
+                weight = batch.weight if number < len(tables) else 0
                 found = {"loss": loss.mean, **loss.metrics}
                 for name, value in found.items():
                     sums[name] = sums.get(name, 0.0) + float(value) * weight

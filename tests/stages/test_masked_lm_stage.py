@@ -205,7 +205,8 @@ def test_the_loss_is_the_cross_entropy_at_the_masked_tokens(tokenizer: Path, pac
     torch.manual_seed(1)
     model = made.model().eval()
     assert isinstance(model, MaskedLm)
-    batch = made.collate(encoded(made, TEXTS[:9]), 5).tensors
+    collated = made.collate(encoded(made, TEXTS[:9]), 5)
+    batch = collated.tensors
     loss = made.loss(model, batch)
     ids = batch["ids"]
     mask = Mask.padding(whole(batch) != PAD)
@@ -213,7 +214,7 @@ def test_the_loss_is_the_cross_entropy_at_the_masked_tokens(tokenizer: Path, pac
     at = batch["positions"]
     expected = -log_p[at, batch["labels"]].mean()
     torch.testing.assert_close(loss.mean, expected, rtol=1e-5, atol=1e-6)
-    assert loss.weight == len(at)
+    assert collated.weight == len(at)
     right = (log_p[at].argmax(dim=1) == batch["labels"]).float().mean()
     torch.testing.assert_close(loss.metrics["accuracy"], right)
     assert loss.mean.dtype == torch.float32
@@ -221,8 +222,9 @@ def test_the_loss_is_the_cross_entropy_at_the_masked_tokens(tokenizer: Path, pac
 
 def test_a_batch_without_a_token_has_no_weight(tokenizer: Path) -> None:
     made = task(tokenizer)
-    loss = made.loss(made.model(), made.collate(encoded(made, [""]), 0).tensors)
-    assert (loss.mean.item(), loss.weight) == (0, 0)
+    batch = made.collate(encoded(made, [""]), 0)
+    loss = made.loss(made.model(), batch.tensors)
+    assert (loss.mean.item(), batch.weight) == (0, 0)
     loss.mean.backward()
 
 

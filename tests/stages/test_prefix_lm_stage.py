@@ -89,7 +89,7 @@ def test_the_loss_is_the_mean_log_probability_of_keys() -> None:
             logits = model(seen, mask, torch.tensor([at - 1]))
             nats += F.cross_entropy(logits, ids[at : at + 1]).item()
             tokens += 1
-    assert found.weight == tokens
+    assert batch.weight == tokens
     assert found.mean.item() == pytest.approx(nats / tokens, rel=1e-5)
 
 

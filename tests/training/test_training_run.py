@@ -54,6 +54,20 @@ def with_embed(job: dict[str, Any]) -> dict[str, Any]:
     return {**job, "stage": [*job["stage"], embed]}
 
 
+@pytest.mark.usefixtures("workplace")
+def test_a_step_is_the_same_however_it_is_cut() -> None:
+    lines = [json.dumps({"doc": f"d{n}", "text": "the cat sat on a mat " * (1 if n % 4 else 9)}) for n in range(96)]
+    Path("data").mkdir()
+    Path("data/a.jsonl").write_text("\n".join(lines))
+    found = []
+    for micro in (8, 2):  # of 2 rows some have nine times the words of others
+        job = training_job(sort_within="step", micro_rows=micro, epochs=1, validation_share=0)
+        assert kxbatch.run(job, report=False).exit_code == 0
+        found.append(losses())
+        shutil.rmtree("out")
+    np.testing.assert_allclose(list(found[1].values()), list(found[0].values()), rtol=2e-5)
+
+
 @pytest.mark.usefixtures("texts")
 def test_a_job_trains_and_applies_and_repeats_nothing() -> None:
     job = with_embed(training_job())

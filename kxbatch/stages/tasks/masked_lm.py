@@ -78,14 +78,13 @@ class MaskedLmTask:
         if tokens < made.ids.size:
             tensors["valid"] = np.arange(made.ids.shape[1]) < made.lengths[:, None]
         as_tensors = {name: torch.from_numpy(array) for name, array in tensors.items()}
-        return Batch(as_tensors, len(rows), tokens, made.ids.size - tokens)
+        return Batch(as_tensors, len(rows), tokens, len(made.labels), made.ids.size - tokens)
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> Loss:
         """Cross-entropy in nats, and accuracy, at the tokens to be guessed."""
         nats_M, right_M = guesses(model, batch)
-        asked = len(nats_M)
-        mean = nats_M.sum() / max(1, asked)
-        return Loss(mean, asked, {"accuracy": right_M.float().sum() / max(1, asked)})
+        asked = max(1, len(nats_M))
+        return Loss(nats_M.sum() / asked, {"accuracy": right_M.float().sum() / asked})
 
     def finish(
         self, model: nn.Module, weights: dict[str, Tensor], validation: Callable[[], Iterator[pa.Table]]

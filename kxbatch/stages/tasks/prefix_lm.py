@@ -82,7 +82,7 @@ class PrefixLmTask:
         }
         tokens = int(length_B.sum())
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        return Batch(tensors, len(rows), tokens, ids_BL.size - tokens)
+        return Batch(tensors, len(rows), tokens, len(targets.tokens), ids_BL.size - tokens)
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> Loss:
         """Cross-entropy in nats, and accuracy, at the tokens of the keys, each told by the question and those before it."""
@@ -90,7 +90,7 @@ class PrefixLmTask:
         logits_MV = model(batch["ids"], mask, batch["positions"]).float()
         right_M = logits_MV.detach().argmax(dim=1) == batch["labels"]
         mean = F.cross_entropy(logits_MV, batch["labels"])
-        return Loss(mean, len(right_M), {"accuracy": right_M.float().mean()})
+        return Loss(mean, {"accuracy": right_M.float().mean()})
 
     def finish(
         self, model: nn.Module, weights: dict[str, Tensor], validation: Callable[[], Iterator[pa.Table]]

@@ -65,7 +65,7 @@ class VaeTask:
             "noise": torch.from_numpy(noise),
             "kl_weight": torch.tensor(weight),
         }
-        return Batch(tensors, len(rows), values.size)
+        return Batch(tensors, len(rows), values.size, len(rows))
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> Loss:
         """The negative bound, nats a row in the units of the model."""
@@ -77,7 +77,7 @@ class VaeTask:
             free_bits=self._config.free_bits,
             doubly_reparameterised=self._config.doubly_reparameterised,
         )
-        return Loss(found.loss, len(batch["values"]), {"bound": found.bound, "kl": found.kl})
+        return Loss(found.loss, {"bound": found.bound, "kl": found.kl})
 
     def finish(
         self, model: nn.Module, weights: dict[str, Tensor], validation: Callable[[], Iterator[pa.Table]]
