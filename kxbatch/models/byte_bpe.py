@@ -48,7 +48,7 @@ def normalizer(normalization: Normalization) -> Any:
 
 def count_words(texts: Iterable[str], normalization: Normalization) -> WordCounts:
     """Words of texts, split as the tokenizer will split them."""
-    split, normal = _splitter(), normalizer(normalization)
+    split, normal = splitter(), normalizer(normalization)
     counted: Counter[str] = Counter()
     for text in texts:
         normalized = text if normal is None else normal.normalize_str(text)
@@ -83,16 +83,21 @@ def train(
         show_progress=False,
     )
     tokenizer.train_from_iterator(_strings(words, fed), trainer)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([splitter(), _bytes()])
+    tokenizer.decoder = decoders.ByteLevel()
+    return finish(tokenizer, normalization), fed
+
+
+def finish(tokenizer: Tokenizer, normalization: Normalization) -> Tokenizer:
+    """Give a tokenizer its normalisation, and `[CLS]` before and `[SEP]` after a text."""
     if (normal := normalizer(normalization)) is not None:
         tokenizer.normalizer = normal
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([_splitter(), _bytes()])
-    tokenizer.decoder = decoders.ByteLevel()
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
         special_tokens=[("[CLS]", SPECIAL.index("[CLS]")), ("[SEP]", SPECIAL.index("[SEP]"))],
     )
-    return tokenizer, fed
+    return tokenizer
 
 
 def to_json(tokenizer: Tokenizer) -> dict[str, Any]:
@@ -101,7 +106,8 @@ def to_json(tokenizer: Tokenizer) -> dict[str, Any]:
     return found | {"truncation": None, "padding": None}
 
 
-def _splitter() -> Any:
+def splitter() -> Any:
+    """Cuts a normalised text into words."""
     return pre_tokenizers.Split(Regex(PATTERN), "isolated")
 
 

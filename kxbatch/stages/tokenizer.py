@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 TOKENIZER = "tokenizer.json"
 SMALLEST_VOCABULARY = 260  # 256 bytes and 4 special tokens
-_FITTED_FROM = ("vocabulary", "min_frequency")
+_FITTED_FROM = ("vocabulary", "unit", "min_frequency")
 _MEASURED_WORDS = 200_000
 
 
@@ -38,7 +38,12 @@ class TokenizerConfig(StageConfig):
     normalization: Literal["none", "nfkc", "lower"] = Field(
         "none", description="done to every text first: nothing, Unicode's NFKC, or NFKC and lower case"
     )
-    min_frequency: int = Field(2, ge=1, description="pairs of tokens that are rarer are not merged")
+    unit: Literal["pieces", "characters"] = Field(
+        "pieces", description="what a token is: a piece of a word, or one character, as extraction of names wants it"
+    )
+    min_frequency: int = Field(
+        2, ge=1, description="pairs of tokens that are rarer are not merged; rarer characters are spelled in bytes"
+    )
     refit: Literal["never", "on-drift", "always"] = Field(
         "never", description="when rows that came later lead to a new fit"
     )
@@ -46,7 +51,7 @@ class TokenizerConfig(StageConfig):
 
 
 class TokenizerStage(FoldStage[TokenizerConfig]):
-    """Fold: counts of words. Fit: merges. No row gets anything added."""
+    """Fold: counts of words. Fit: merges, or characters. No row gets anything added."""
 
     config_type = TokenizerConfig
 
@@ -68,7 +73,10 @@ class TokenizerStage(FoldStage[TokenizerConfig]):
     def semantic(self, phase: Phase) -> dict[str, Any]:
         """Counts depend on the normalisation alone; when to refit decides no token."""
         keys = ("normalization",) if phase == "fold" else ("normalization", *_FITTED_FROM)
-        return {key: value for key, value in self.config.semantic().items() if key in keys}
+        found = {key: value for key, value in self.config.semantic().items() if key in keys}
+        if found.get("unit") == "pieces":
+            del found["unit"]  # what was fitted before there was this key stays as it is
+        return found
 
     def fold(self, table: pa.Table, context: Context) -> Arrays:
         """Counts of the words of the texts that say something."""
@@ -91,14 +99,15 @@ class TokenizerStage(FoldStage[TokenizerConfig]):
 
     def fit(self, pinned: Arrays, current: Arrays, context: Context) -> Artifact:
         """`tokenizer.json`, what transformers wants to know beside it, and facts for people."""
-        from kxbatch.models.byte_bpe import to_json, train
+        from kxbatch.models import byte_bpe, character_tokens
 
         words, config = WordCounts.from_arrays(pinned), self.config
         if not words.total:
             raise DataError(f"tokenizer of '{self.column}': no row has a text; nothing can be learned")
+        train = byte_bpe.train if config.unit == "pieces" else character_tokens.train
         tokenizer, fed = train(words, config.vocabulary, config.normalization, config.min_frequency)
         facts = _facts(words, tokenizer) | {"fed_words": int(fed.sum()), "drift": self.drift(pinned, current)}
-        documents = {TOKENIZER: to_json(tokenizer), "tokenizer_config.json": _for_transformers()}
+        documents = {TOKENIZER: byte_bpe.to_json(tokenizer), "tokenizer_config.json": _for_transformers()}
         return Artifact(documents=documents | {"vocabulary.json": facts}, decides=tuple(documents))
 
 

@@ -65,10 +65,11 @@ def tokenizer() -> Tokenizer:
     return loaded(fitted(stage(), [TEXTS]))
 
 
-def test_the_result_does_not_depend_on_shards_and_their_order() -> None:
-    whole = fitted(stage(), [TEXTS])
-    thirds = fitted(stage(), [TEXTS[300:], TEXTS[:50], TEXTS[50:300]], backwards=True)
-    singles = fitted(stage(), [[text] for text in TEXTS[:60]] + [TEXTS[60:], []])
+@pytest.mark.parametrize("unit", ["pieces", "characters"])
+def test_the_result_does_not_depend_on_shards_and_their_order(unit: str) -> None:
+    whole = fitted(stage(unit=unit), [TEXTS])
+    thirds = fitted(stage(unit=unit), [TEXTS[300:], TEXTS[:50], TEXTS[50:300]], backwards=True)
+    singles = fitted(stage(unit=unit), [[text] for text in TEXTS[:60]] + [TEXTS[60:], []])
     assert json.dumps(whole.documents) == json.dumps(thirds.documents) == json.dumps(singles.documents)
 
 
@@ -125,7 +126,7 @@ def test_every_code_point_comes_back(tokenizer: Tokenizer) -> None:
 @settings(max_examples=200, deadline=None)
 @given(text=st.text(alphabet=st.sampled_from("ab1 中文。\n\tा\x00'-s"), max_size=80))
 def test_words_are_the_text_cut_and_none_is_long(text: str) -> None:
-    words = [word for word, _ in byte_bpe._splitter().pre_tokenize_str(text)]
+    words = [word for word, _ in byte_bpe.splitter().pre_tokenize_str(text)]
     assert "".join(words) == text
     assert max(map(len, words), default=0) <= LONGEST_WORD + 1  # a space before it
 
@@ -205,16 +206,29 @@ def test_facts_are_true() -> None:
     assert facts["vocabulary"] == 320
 
 
+def test_characters_are_counted_as_the_pieces_are() -> None:
+    artifact = fitted(stage(unit="characters"), [TEXTS])
+    facts = artifact.documents["vocabulary.json"]
+    letters = {c for text in TEXTS for c in text}
+    assert set(loaded(artifact).get_vocab()) >= letters
+    assert facts["vocabulary"] == 260 + len(letters)
+    assert facts["characters_per_token"] == 1
+
+
 def test_what_decides_counts_and_what_decides_merges() -> None:
     assert stage().semantic("fold") == stage(vocabulary=500, refit="always", min_frequency=9).semantic("fold")
     assert stage().semantic("fold") != stage(normalization="nfkc").semantic("fold")
     assert stage().semantic("map") == stage(refit="always", max_drift=0.5).semantic("map")
     assert stage().semantic("map") != stage(vocabulary=500).semantic("map")
+    assert stage().semantic("map") != stage(unit="characters").semantic("map")
+    assert stage().semantic("fold") == stage(unit="characters").semantic("fold")
+    assert "unit" not in stage().semantic("map")  # or tokenizers from before there were units were fitted again
 
 
-def test_transformers_reads_it(tmp_path: Any) -> None:
+@pytest.mark.parametrize("unit", ["pieces", "characters"])
+def test_transformers_reads_it(tmp_path: Any, unit: str) -> None:
     transformers = pytest.importorskip("transformers", reason="the package transformers is not installed")
-    artifact = fitted(stage(), [TEXTS])
+    artifact = fitted(stage(unit=unit), [TEXTS])
     for name, document in artifact.documents.items():
         (tmp_path / name).write_text(json.dumps(document))
     read = transformers.AutoTokenizer.from_pretrained(tmp_path)
