@@ -24,6 +24,7 @@ VERBS = {
     "compact": "Rewrite many small parts into few.",
     "report": "Build report.html of an output.",
     "kg": "Graphs of facts for retrieval: build, add, delete.",
+    "extract": "Found entities: measure them.",
     "tune": "Choose beta, gamma and dim of whitening on labelled pairs.",
     "doctor": "Check this machine: what works, what does not, the mend.",
     "init": "Write a commented job file to start from.",
