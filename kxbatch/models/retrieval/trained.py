@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from kxbatch.errors import ConfigError
 from kxbatch.models.encoders.folders import read_json
+from kxbatch.models.folder_digest import folder_digest
 from kxbatch.models.text_encoder_config import TextEncoderConfig
 
 WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.json"
@@ -102,9 +102,5 @@ class TrainedPrefixLm:
 
 
 def retriever_digest(folder: Path) -> str:
-    """sha256 over its files: equal content, equal digest."""
-    whole = hashlib.sha256()
-    for name in (CONFIG, WEIGHTS, TOKENIZER):
-        with (folder / name).open("rb") as file:
-            whole.update(f"{name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
-    return whole.hexdigest()
+    """Of its files: equal content, equal digest."""
+    return folder_digest(folder, (CONFIG, WEIGHTS, TOKENIZER))
