@@ -12,7 +12,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-GROUPS = ("moments", "knn", "embed", "engine", "gau", "training", "density", "graph", "retrieval")
+GROUPS = ("moments", "knn", "embed", "engine", "gau", "training", "density", "graph", "retrieval", "extract")
 COLUMNS = ("name", "ours", "peer", "limit", "unit", "ratio", "target")
 
 
