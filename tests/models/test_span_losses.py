@@ -159,3 +159,13 @@ def test_r_drop_is_the_symmetric_divergence_of_bernoulli_distributions() -> None
     assert float(symmetric_divergence(s, s)) == 0
     s.requires_grad_()
     assert bool(torch.autograd.grad(symmetric_divergence(s, t), s)[0].isfinite().all())
+
+
+def test_under_autocast_the_factorised_loss_stays_exact() -> None:
+    head, _ = parts_of()
+    h = torch.randn(TEXTS, LENGTH, 12)
+    with torch.autocast("cpu", torch.bfloat16):
+        parts = head.parts(h)
+        loss = factorised_loss(parts, VALID, GOLD)
+    torch.testing.assert_close(loss, sparse_loss(dense_scores(parts, VALID), GOLD), rtol=1e-6, atol=0)
+    assert all(bool(gradient.isfinite().all()) for gradient in gradients(head, loss))
