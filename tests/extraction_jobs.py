@@ -29,15 +29,15 @@ def spans_of(text: str) -> list[dict[str, Any]]:
     return sorted(spans, key=lambda span: (span["start"], span["end"]))
 
 
-def sentences(count: int = 400, seed: int = 0) -> list[str]:
-    """Drawn from all shapes, towns and people."""
+def sentences(count: int = 400, seed: int = 0, most: int = 3) -> list[str]:
+    """Texts of one sentence to `most`, drawn from all shapes, towns and people."""
     draw = np.random.default_rng(seed)
-    return [
-        SHAPES[draw.integers(len(SHAPES))].format(
-            p=PEOPLE[draw.integers(len(PEOPLE))], t=TOWNS[draw.integers(len(TOWNS))]
-        )
-        for _ in range(count)
-    ]
+
+    def one() -> str:
+        shape, person, town = draw.integers(len(SHAPES)), draw.integers(len(PEOPLE)), draw.integers(len(TOWNS))
+        return SHAPES[shape].format(p=PEOPLE[person], t=TOWNS[town])
+
+    return [" ".join(one() for _ in range(draw.integers(1, most + 1))) for _ in range(count)]
 
 
 def write_sentences(path: str = "texts.parquet", texts: list[str] | None = None, **columns: list[Any]) -> pl.DataFrame:

@@ -129,7 +129,7 @@ def test_what_is_set_aside_and_why() -> None:
     frame.write_parquet("texts.parquet")
     run(tokenizer(), ner(types=["LOC", "ORG", "PER"], training={"steps": 1}))
     aside = pl.from_arrow(read_quarantine(Folder("out/ner")))
-    reasons = dict(zip(aside["id"], aside["reason"], strict=True))
+    reasons = dict(zip(aside["id"], aside["error"], strict=True))
     assert reasons == {
         "s0": "null-labels",
         "s1": "span-inverted",
@@ -138,7 +138,7 @@ def test_what_is_set_aside_and_why() -> None:
         "s4": "null-text",
         "s5": "empty-text",
     }
-    assert "type 'LOK'; known are LOC, ORG, PER; did you mean 'LOC'?" in " ".join(aside["detail"])
+    assert "type 'LOK'; known are LOC, ORG, PER; did you mean 'LOC'?" in " ".join(aside["message"])
 
 
 def test_spans_within_tokens_count_as_missed() -> None:
@@ -204,7 +204,7 @@ def test_texts_of_any_length_and_of_any_letters(trained: str) -> None:
     gold, got = triples(spans_of(long)), triples(rows["x6"]["entities"])
     assert len(gold & got) / len(gold | got) > 0.9
     aside = pl.from_arrow(read_quarantine(Folder("new/extract")))
-    assert aside["reason"].to_list() == ["null-text"]
+    assert aside["error"].to_list() == ["null-text"]
 
 
 def test_threshold_policy_and_width_do_what_they_say(trained: str) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from kxbatch.models.extraction.crf import Crf
 from kxbatch.models.extraction.decoding import decode
 from kxbatch.models.extraction.globalpointer import EfficientGlobalPointer, GlobalPointer
-from kxbatch.models.extraction.span_losses import sparse_loss, symmetric_divergence
+from kxbatch.models.extraction.span_losses import factorised_loss, sparse_loss, symmetric_divergence
 from kxbatch.models.extraction.token_encoder import TokenEncoder
 from kxbatch.models.extraction.token_spans import TokenSpans
 
@@ -76,6 +76,8 @@ class Extractor(nn.Module):
         states_BLD: Tensor = self.encoder(ids_BL, valid_BL)
         if isinstance(self.head, Crf):
             return self.head.loss(states_BLD, inner_BL, gold)
+        if passes == 1 and isinstance(self.head, EfficientGlobalPointer):
+            return factorised_loss(self.head.parts(states_BLD), inner_BL, gold)
         scores_BTLL: Tensor = self.head(states_BLD, inner_BL)
         loss = sparse_loss(scores_BTLL, gold)
         if passes == 1:
