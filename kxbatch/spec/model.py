@@ -117,7 +117,7 @@ class InputSection(Config):
     path: Annotated[tuple[str, ...], Operational] = Field(min_length=1, description="files, folders, globs or URLs")
     id: str | None = Field(None, description="column of unique ids; absent: file name and row number")
     columns: tuple[str, ...] | None = Field(None, description="columns offered to the stages; absent: all")
-    format: Literal["parquet", "jsonl", "csv", "tsv", "text", "nt"] | None = Field(
+    format: Literal["parquet", "jsonl", "csv", "tsv", "text", "nt", "conll", "cluener", "cmeee"] | None = Field(
         None, description="format of every file; absent: by file name"
     )
     names: tuple[str, ...] | None = Field(
@@ -128,6 +128,9 @@ class InputSection(Config):
     )
     tsv_quotes: bool = Field(True, description="TSV: a field may stand in quotes; false: quotes are characters")
     text_per: Literal["line", "file"] = Field("line", description="plain text: a row is a line, or a file")
+    join: Literal[" ", ""] = Field(
+        " ", description="CoNLL: what stands between tokens; '' where a token is a character"
+    )
     removed: Annotated[Literal["keep", "drop"], Operational] = Field(
         "keep", description="rows of input files that are gone: keep what was computed, or drop it"
     )

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kxbatch.data.sources.lines import Fault
-from kxbatch.data.sources.tagging import Span, spans_of_tags
+from kxbatch.data.sources.tagging import spans_of_tags
+from kxbatch.data.spans import Span
 
 
 @st.composite

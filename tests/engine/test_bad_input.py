@@ -309,3 +309,20 @@ def test_ids_may_be_integers() -> None:
     frame = kx.open("out/audit").scan().collect()
     assert frame["id"].to_list() == [0, 10, 20, 30, 40, 50]
     assert frame.schema["neighbor_ids"] == pl.Array(pl.Int64, 3)
+
+
+def test_a_bad_sentence_of_conll() -> None:
+    Path("data").mkdir(exist_ok=True)
+    Path("data/a.conll").write_text(
+        "京 S-LOC\n都 O\n\nalone\n\nx B-A\ny O\nz S-A\n\n张 B-PER\n三 E-PER\n", encoding="utf-8"
+    )
+    job = {
+        "job": {"name": "c", "output": "out/c", "executor": "inline", "quarantine": {"max_rows": 5, "max_share": 1}},
+        "input": {"path": "data/*.conll", "join": ""},
+        "stage": [{"kind": "tokenizer", "column": "text", "vocabulary": 300}],
+    }
+    result = run(job)
+    assert (result.stages[0].rows_in, result.stages[0].rows_quarantined) == (4, 1)
+    [bad] = aside("out/c", "tokenizer")
+    assert (bad["id"], bad["error"]) == ("a.conll#1", "field-count")
+    assert "line 4 has one column" in bad["message"]  # and nobody read the tags of the sentence after it

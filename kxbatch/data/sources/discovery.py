@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 EXTENSIONS: dict[str, Format] = {
     ".parquet": "parquet", ".pq": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "tsv",
-    ".tab": "tsv", ".txt": "text", ".text": "text", ".nt": "nt",
+    ".tab": "tsv", ".txt": "text", ".text": "text", ".nt": "nt", ".conll": "conll",
 }  # fmt: skip
 COMPRESSIONS: dict[str, Compression] = {".gz": "gz", ".zst": "zst"}
 KNOWN = f"{', '.join(EXTENSIONS)}, the text formats also with {' or '.join(COMPRESSIONS)}"
@@ -111,7 +111,8 @@ def _expand(pattern: str, base: Path, format: str | None) -> list[SourceFile]:
 def _named_file(found: _Found, format: str | None) -> SourceFile:
     source = _source(found, format)
     if source is None:
-        hint = "; one JSON object a line is format = 'jsonl'" if found.name.lower().endswith(".json") else ""
+        json = found.name.lower().endswith(".json")
+        hint = "; JSON is format = 'jsonl' (an object a line) or format = 'cmeee' (an array)" if json else ""
         raise ConfigError(
             f"input {found.place.pattern!r}: unknown file type {_extension(found.name)!r}; known: {KNOWN}; "
             f"rename the file or set the format{hint}"

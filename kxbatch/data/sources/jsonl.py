@@ -32,25 +32,33 @@ class JsonLines(LineFormat):
 
     def infer(self, rows: RowBlock) -> pa.Schema:
         """See `LineFormat`; columns stand in the order in which their keys first appear."""
-        objects = [value for value in _decode(rows)[0] if value]
+        objects = [value for value in self.objects(rows)[0] if value]
         names = dict.fromkeys(name for value in objects for name in value)
         return pa.schema([json_field(name, [value.get(name) for value in objects]) for name in names])
 
     def parse(self, rows: RowBlock, fields: Sequence[pa.Field]) -> Parsed:
         """See `LineFormat`."""
-        objects, faults = _decode(rows)
+        objects, faults = self.objects(rows)
         columns = []
         for field in fields:
-            column, misfits = from_json([value.get(field.name) for value in objects], field)
+            column, odd = self.column(objects, field)
             columns.append(column)
-            for index, reason in misfits.items():
-                faults.setdefault(index, Fault("wrong-type", f"column '{field.name}' {reason}"))
+            for index, fault in odd.items():
+                faults.setdefault(index, fault)
         return Parsed(columns, faults)
 
+    def column(self, objects: Sequence[dict[str, Any]], field: pa.Field) -> tuple[pa.Array, dict[int, Fault]]:
+        """A column of objects, and what does not fit into it."""
+        column, misfits = from_json([value.get(field.name) for value in objects], field)
+        return column, {i: Fault("wrong-type", f"column '{field.name}' {reason}") for i, reason in misfits.items()}
 
-def _decode(rows: RowBlock) -> tuple[list[dict[str, Any]], dict[int, Fault]]:
-    """The objects of rows, an empty one for a bad row."""
-    lines = rows.rows()
+    def objects(self, rows: RowBlock) -> tuple[list[dict[str, Any]], dict[int, Fault]]:
+        """The objects of rows, an empty one for a bad row."""
+        return decode(rows.rows())
+
+
+def decode(lines: Sequence[bytes]) -> tuple[list[dict[str, Any]], dict[int, Fault]]:
+    """The objects that lines hold, an empty one for a line that holds none, and why."""
     try:
         values = [orjson.loads(line) for line in lines]
     except orjson.JSONDecodeError:

@@ -1,9 +1,9 @@
 """The nouns of reading: a source file, a cut of it, what a scan found, what a read gave.
 
 Numbers of rows are *physical* and begin at 0. In line formats a row's number counts every line that could have been a
-row, so a blank line of JSONL keeps its number though it is no row; in CSV a record is counted once however many lines
-its quotes span, and the header is not counted. So the number of a row, and with it a derived id, never depends on what
-else in the file is good or bad.
+row, so a blank line of JSONL keeps its number though it is no row; a record of CSV, a sentence of CoNLL or an object of an array
+is counted once however many lines it spans, and a header is not counted. So the number of a row, and with it a derived id,
+never depends on what else in the file is good or bad.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-Format = Literal["parquet", "jsonl", "csv", "tsv", "text", "nt"]
+Format = Literal["parquet", "jsonl", "csv", "tsv", "text", "nt", "conll", "cluener", "cmeee"]
 Compression = Literal["none", "gz", "zst"]
 
 IntArray = npt.NDArray[np.int64]
@@ -37,6 +37,7 @@ class ReadOptions:
         names: columns of CSV and TSV files that have no header; None: their first row says.
         types: whether columns of CSV and TSV files may be numbers, or are text whatever they hold.
         tsv_quotes: whether a field of a TSV file may stand in quotes; else a quote is a character like others.
+        join: what stands between the tokens of a CoNLL file in its texts.
     """
 
     text_per: Literal["line", "file"] = "line"
@@ -46,6 +47,7 @@ class ReadOptions:
     names: tuple[str, ...] | None = None
     types: Literal["infer", "text"] = "infer"
     tsv_quotes: bool = True
+    join: str = " "
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ class BadRow:
         line: the number of its first line, from 1; None for Parquet.
         id: its id where it can be told.
         error: `invalid-utf8`, `malformed-json`, `not-an-object`, `wrong-type`, `field-count`, `malformed-csv`,
-            `unclosed-quote`, `malformed-triple`, `missing-id` or `too-long`.
+            `unclosed-quote`, `malformed-triple`, `malformed-tags`, `malformed-span`, `missing-id` or `too-long`.
         message: the reason in words.
         raw: its first 500 characters; bytes that are not UTF-8 are replaced.
     """

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
+from kxbatch.data.sources.annotated import Cluener, Cmeee
+from kxbatch.data.sources.conll import Conll
 from kxbatch.data.sources.delimited import Delimited
 from kxbatch.data.sources.ids import id_kind
 from kxbatch.data.sources.jsonl import JsonLines
@@ -25,6 +27,9 @@ _LINE_FORMATS: dict[str, type[LineFormat]] = {
     "tsv": Delimited,
     "text": TextLines,
     "nt": NTriples,
+    "conll": Conll,
+    "cluener": Cluener,
+    "cmeee": Cmeee,
 }
 
 

@@ -14,11 +14,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kxbatch.data.sources.lines import Fault
-
-Span = tuple[int, int, str]
+from kxbatch.data.spans import Span
 
 OUTSIDE = "O"
 _CONTINUES, _ENDS = "IME", "ES"
+_PREFIXES = tuple(f"{letter}-" for letter in "BIMES")
 
 
 def spans_of_tags(tags: Sequence[str]) -> list[Span] | Fault:
@@ -34,9 +34,11 @@ def spans_of_tags(tags: Sequence[str]) -> list[Span] | Fault:
     spans: list[Span] = []
     start, type_ = -1, ""  # of the open span; -1: none is open
     for index, tag in enumerate(tags):
-        letter, _, name = tag.partition("-")
-        if tag != OUTSIDE and (letter not in ("B", "I", "M", "E", "S") or not name):
+        if tag == OUTSIDE and start < 0:
+            continue
+        if not is_tag(tag):
             return _odd(tag, index)
+        letter, _, name = tag.partition("-")
         goes_on = start >= 0 and letter in _CONTINUES and name == type_
         if start >= 0 and not goes_on:
             if must_end:
@@ -53,6 +55,11 @@ def spans_of_tags(tags: Sequence[str]) -> list[Span] | Fault:
             return _not_ended(type_, start, "the end of the sentence")
         spans.append((start, len(tags), type_))
     return spans
+
+
+def is_tag(word: str) -> bool:
+    """Whether a word is a tag of any of the schemes."""
+    return word == OUTSIDE or (word[:2] in _PREFIXES and len(word) > 2)
 
 
 def _odd(tag: str, index: int) -> Fault:

@@ -1,6 +1,6 @@
 """From what a text format says to Arrow columns, value by value exact about what does not fit.
 
-The types of line formats are string, int64, double, bool and list<double>; a column that Parquet files share may ask for
+The types of line formats are string, int64, double, bool, list<double> and spans; a column that Parquet files share may ask for
 narrower numbers and vectors. A whole column is converted at once where everything fits, else value by value; both give the
 same.
 """
@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kxbatch.data.sources.model import SourceFile
+from kxbatch.data.spans import SPANS, is_span, is_spans
 from kxbatch.errors import ConfigError
 
 Misfits = dict[int, str]
@@ -53,8 +54,10 @@ def check_kinds(source: SourceFile, fields: Sequence[pa.Field]) -> None:
     """
     for field in fields:
         simple = is_text(field.type) or any(holds(field.type) for holds, _ in _TEXT_FORMS)
-        if not simple and not (source.format == "jsonl" and is_number_list(field.type)):
-            allowed = "string, integers, floats, bool" + (", list of floats" if source.format == "jsonl" else "")
+        json = source.format in ("jsonl", "cluener", "cmeee")
+        spans = (json or source.format == "conll") and is_spans(field.type)
+        if not simple and not spans and not (json and is_number_list(field.type)):
+            allowed = "string, integers, floats, bool" + (", list of floats, spans" if json else "")
             raise ConfigError(
                 f"{source.url}: column '{field.name}' is wanted as {field.type}, which {source.format} cannot hold "
                 f"(it can: {allowed}); convert the files to one format, or leave the column out"
@@ -65,18 +68,21 @@ def json_field(name: str, values: Sequence[Any]) -> pa.Field:
     """A JSONL column, from its first values.
 
     The kind that most values have wins (on a tie string before number, vector, bool and JSON); values of another kind are
-    bad rows. Numbers are int64, or double when at least one has a fraction. Arrays of numbers are list<double>. Objects
-    and other arrays are JSON: a column of text, marked in its metadata, that takes any value as its JSON text. Null is
-    of every kind; nothing but nulls gives string.
+    bad rows. Numbers are int64, or double when at least one has a fraction. Arrays of numbers are list<double>, arrays of
+    objects with start, end and type are spans; an empty array is what the others are. Objects and other arrays are JSON: a
+    column of text, marked in its metadata, that takes any value as its JSON text. Null is of every kind; nothing but nulls
+    gives string.
     """
     kinds = Counter(_json_class(value) for value in values if value is not None)
-    ranked = [k for k in ("string", "number", "vector", "bool", "json") if kinds[k]]
+    kinds["spans" if kinds["spans"] else "vector"] += kinds.pop("empty", 0)
+    ranked = [k for k in ("string", "number", "vector", "spans", "bool", "json") if kinds[k]]
     most = max(ranked, key=lambda k: kinds[k], default="string")
     if most == "number":
         return pa.field(name, pa.float64() if any(type(value) is float for value in values) else pa.int64())
     if most == "json":
         return pa.field(name, pa.string(), metadata=_JSON)
-    return pa.field(name, {"string": pa.string(), "vector": pa.list_(pa.float64()), "bool": pa.bool_()}[most])
+    types = {"string": pa.string(), "vector": pa.list_(pa.float64()), "spans": SPANS, "bool": pa.bool_()}
+    return pa.field(name, types[most])
 
 
 def is_json(field: pa.Field) -> bool:
@@ -126,7 +132,7 @@ def from_json(values: Sequence[Any], field: pa.Field) -> tuple[pa.Array, Misfits
         except (pa.ArrowException, OverflowError, TypeError, ValueError):
             fitting.append(None)
             misfits[index] = f"holds {_shown(value)}, expected {kind}"
-    return pa.array(fitting, kind), misfits
+    return (pa.array(fitting, SPANS).cast(kind) if is_spans(kind) else pa.array(fitting, kind)), misfits
 
 
 def from_text(values: pa.Array, kind: pa.DataType) -> tuple[pa.Array, Misfits]:
@@ -170,8 +176,12 @@ def _json_class(value: Any) -> str:
         return "bool"
     if isinstance(value, int | float):
         return "number"
+    if value == []:
+        return "empty"
     if isinstance(value, list) and all(type(v) in (int, float, type(None)) for v in value):
         return "vector"
+    if isinstance(value, list) and all(is_span(v) for v in value):
+        return "spans"
     return "string" if isinstance(value, str) else "json"
 
 
@@ -200,6 +210,10 @@ def _fit(value: Any, kind: pa.DataType) -> Any:
     """What Arrow is to be given for a value; raises when it does not fit."""
     if is_text(kind) and isinstance(value, str):
         return value
+    if is_spans(kind):
+        if not isinstance(value, list) or not all(is_span(v) for v in value):
+            raise TypeError
+        return pa.scalar(value, SPANS).as_py()
     if is_number_list(kind):
         if not isinstance(value, list):
             raise TypeError
