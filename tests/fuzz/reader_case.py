@@ -16,6 +16,7 @@ from kxbatch.data.sources import BadRow, ReadOptions, discover, read, scan
 
 ROWS = 12
 PLAIN = ReadOptions()
+FORMATS = {"a.cluener": "cluener", "a.cmeee": "cmeee"}  # those that no name tells
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Rows:
 
 def read_all(path: Path, options: ReadOptions = PLAIN, *, target: int = 10**7, id_column: str | None = None) -> Rows:
     """Scan and read a file; every row is read or set aside, and what is read is valid Arrow."""
-    (source,) = discover([path.name], base=path.parent, id_column=id_column)
+    (source,) = discover([path.name], base=path.parent, format=FORMATS.get(path.name), id_column=id_column)
     found = scan(source, target_bytes=target, id_column=id_column, options=options)
     columns = [name for name in found.schema.names if name != "id"]
     if len(set(columns)) < len(columns):
@@ -104,6 +105,13 @@ CSV = csv_bytes(
     quoting=csv.QUOTE_MINIMAL,
     end="\n",
 )
+CONLL = "".join(f"# {i}\nü{i} x B-A\nb y\tI-A\r\n. z O\n\n" for i in range(ROWS)).encode()
+CLUENER = b"".join(
+    json.dumps({"text": f"té {i}", "label": {"a": {"té": [[0, 1]]}}}).encode() + b"\n" for i in range(ROWS)
+)
+CMEEE = [
+    {"text": f't"{i}', "entities": [{"start_idx": 0, "end_idx": 1, "type": "a", "entity": 't"'}]} for i in range(ROWS)
+]
 SEEDS: dict[str, list[bytes]] = {
     "a.parquet": [
         _parquet(),
@@ -115,6 +123,10 @@ SEEDS: dict[str, list[bytes]] = {
     "a.csv": [CSV],
     "a.tsv": [CSV.replace(b",", b"\t")],
     "a.txt": [JSONL],
+    "a.conll": [CONLL],
+    "a.cluener": [CLUENER],
+    "a.cmeee": [json.dumps(CMEEE).encode(), json.dumps(CMEEE, indent=1, ensure_ascii=False).encode()],
+    "a.conll.gz": [packed(CONLL, "gzip")],
     "a.jsonl.gz": [packed(JSONL, "gzip")],
     "a.csv.gz": [packed(CSV, "gzip")],
     "a.jsonl.zst": [packed(JSONL, "zstd")],
