@@ -15,6 +15,7 @@ import pyarrow as pa
 from kxbatch.data.filesystems import absolute
 from kxbatch.data.parts import open_part, read_footer
 from kxbatch.data.receipts import BOOKKEEPING, read_receipts
+from kxbatch.data.row_groups import row_batches
 from kxbatch.data.storage import File, Folder
 from kxbatch.data.vectors import is_vector, lengths
 from kxbatch.errors import ConfigError, DataError
@@ -159,7 +160,7 @@ class _Scan:
 
     def read(self, file: File) -> None:
         with open_part(file) as part:
-            for batch in part.iter_batches(batch_size=BATCH):
+            for batch in row_batches(part, BATCH):
                 self._add(batch)
 
     def _add(self, batch: pa.RecordBatch) -> None:

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kxbatch.data.filesystems import resolve, storage_error
+from kxbatch.data.row_groups import read_row_groups
 from kxbatch.data.storage import File, Folder, Published
 from kxbatch.data.vectors import is_vector
 from kxbatch.errors import DataError, RetryableError
@@ -50,9 +51,7 @@ def publish_part(folder: Folder, name: str, table: pa.Table, metadata: Mapping[s
             pa.PythonFile(sink, mode="w"),
             row_group_size=ROW_GROUP,
             compression=dict.fromkeys(packed, "zstd") | dict.fromkeys(vectors, "none"),
-            use_dictionary=[
-                leaf for leaf, kind in packed.items() if pa.types.is_string(kind) or pa.types.is_large_string(kind)
-            ],
+            use_dictionary=[leaf for leaf, kind in packed.items() if _repeats(kind)],
             write_statistics=list(packed),
         )
 
@@ -67,7 +66,7 @@ def read_part(file: File, columns: Sequence[str] | None = None) -> pa.Table:
         RetryableError: the storage did not answer.
     """
     with open_part(file, mapped=True) as part:
-        return part.read(columns=list(columns) if columns is not None else None)
+        return read_row_groups(part, columns)
 
 
 @contextmanager
@@ -121,6 +120,11 @@ def scan_part(file: File) -> pl.LazyFrame:
         return pl.scan_parquet(file.path)
     filesystem, path = resolve(file.path, None)
     return pl.scan_pyarrow_dataset(dataset(path, filesystem=filesystem, format="parquet"))
+
+
+def _repeats(kind: pa.DataType) -> bool:
+    """Whether values of a column are likely to occur again and again."""
+    return any(test(kind) for test in (pa.types.is_string, pa.types.is_large_string, pa.types.is_dictionary))
 
 
 def _leaves(path: str, kind: pa.DataType) -> Iterator[tuple[str, pa.DataType]]:

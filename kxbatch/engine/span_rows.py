@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from kxbatch.data.filesystems import absolute
 from kxbatch.data.inspect import dataset_files
 from kxbatch.data.parts import open_part
+from kxbatch.data.row_groups import read_row_groups
 from kxbatch.data.storage import File
 from kxbatch.engine.span_columns import FlatSpans, Rows
 from kxbatch.errors import DataError, nearest
@@ -112,7 +113,7 @@ def _table(file: File, columns: Columns) -> pa.Table:
                 copied = "" if name == columns.found else "; a stage copies the columns of its input that `keep` names"
                 has = f"it has {', '.join(names)}{nearest(name, names)}"
                 raise DataError(f"{file}: no column {name!r}; {has}{copied}")
-        table = part.read(columns=[*([ID] if ID in names else []), *dict.fromkeys(columns.needed)])
+        table = read_row_groups(part, [*([ID] if ID in names else []), *dict.fromkeys(columns.needed)])
     if columns.split is None:
         return table
     return table.filter(pc.equal(_texts(file, table, columns.split_column), columns.split))

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kxbatch.data.parts import open_part
+from kxbatch.data.row_groups import read_row_groups
 from kxbatch.data.storage import File
 from kxbatch.errors import DataError
 
@@ -34,4 +35,4 @@ def read_parquet(file: File, columns: Sequence[str]) -> pa.Table:
         DataError: as `open_parquet`.
     """
     with open_parquet(file, columns) as part:
-        return part.read(columns=list(columns))
+        return read_row_groups(part, columns)

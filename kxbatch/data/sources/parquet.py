@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kxbatch.data.filesystems import is_local, resolve, storage_error
+from kxbatch.data.row_groups import read_row_groups
 from kxbatch.data.sources.ids import derived_ids, hash_ids, missing_ids
 from kxbatch.data.sources.lines import require_columns
 from kxbatch.data.sources.model import (
@@ -96,7 +97,7 @@ def read_parquet(source: SourceFile, cut: Cut, fields: Sequence[pa.Field], id_fi
     with _open(source) as file:
         require_columns(source, file.schema_arrow.names, wanted)
         groups = list(range(cut.start, cut.stop))
-        raw = file.read_row_groups(groups, columns=wanted, use_threads=False).select(wanted) if wanted else None
+        raw = read_row_groups(file, wanted, groups, use_threads=False).select(wanted) if wanted else None
     numbers = np.arange(cut.first_row, cut.first_row + (cut.rows if raw is None else raw.num_rows))
     columns = [_cast(source, raw[field.name], field) for field in fields] if raw is not None else []
     ids = _cast(source, raw[id_field.name], id_field) if raw is not None and id_field else derived_ids(source, numbers)
