@@ -17,11 +17,11 @@ from kxbatch.engine.record import RECORD
 from kxbatch.errors import FatalError, KxbatchError
 from kxbatch.spec.model import InputSection
 
-TEXT_KINDS = ("embed", "retrieve")  # stages whose column is what a row says
+TEXT_KINDS = ("embed", "retrieve", "extract")  # stages whose column is what a row says
 
 
 def row_texts(folder: Folder, ids: Sequence[Any]) -> dict[Any, str]:
-    """Texts by id, of the column that the job embeds or asks questions of, or of the input's only text column.
+    """Texts by id, of the column that the job embeds, asks questions of or extracts from, or of the input's only text column.
 
     Reads only the shards that hold the ids. An id whose source is gone is left out.
     """

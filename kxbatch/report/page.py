@@ -9,7 +9,7 @@ from typing import TypeVar
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from kxbatch.report import density_section, figures, retrieval_section, wording
+from kxbatch.report import density_section, extraction_section, figures, retrieval_section, wording
 from kxbatch.report.elements import Figure, Key, Tile
 from kxbatch.report.reader import Contents
 from kxbatch.report.record import StageRun
@@ -59,6 +59,7 @@ def render(contents: Contents) -> str:
         setting=setting,
         density=density_section.section(contents.densities, contents.agreements) if contents.densities else None,
         retrieval=retrieval_section.section(contents.retrievals) if contents.retrievals else None,
+        extraction=extraction_section.section(contents.extractions, contents.texts) if contents.extractions else None,
         most_reasons=retrieval_section.MOST_REASONS,
         few=FEW,
         hubness_figures=list(hubness_figures(contents)),
@@ -72,7 +73,7 @@ def render(contents: Contents) -> str:
 
 
 def tiles(contents: Contents) -> Iterator[Tile]:
-    """The five numbers that matter, and those of trainings, densities and answers; what was not measured is left out."""
+    """The five numbers that matter, and those of trainings, densities, answers and entities; what was not measured is left out."""
     stages, graphs = contents.run.stages, [graph.measures for graph in contents.compared]
     aside = sum(stage.rows_quarantined or 0 for stage in stages)
     rows = contents.run.input.rows
@@ -83,6 +84,7 @@ def tiles(contents: Contents) -> Iterator[Tile]:
     yield from training_tiles(contents.trainings)
     yield from density_section.tiles(contents.densities)
     yield from retrieval_section.tiles(contents.retrievals)
+    yield from extraction_section.tiles(contents.extractions)
     if graphs:
         k = graphs[-1].k
         yield Tile(

@@ -10,6 +10,7 @@ from kxbatch.errors import DataError
 from kxbatch.report import RowId, Texts
 from kxbatch.report.density import Density, read_densities
 from kxbatch.report.density_agreement import Agreement, read_agreements
+from kxbatch.report.extraction import Extraction, read_extractions
 from kxbatch.report.loading import R, load
 from kxbatch.report.neighbourhood import Neighbourhood, RowList, listed_rows, neighbourhoods, tell_elsewhere
 from kxbatch.report.quarantine import Reason, reasons
@@ -45,6 +46,7 @@ class Contents:
         densities: every density stage that has left anything, in job order.
         agreements: of every two of them that have rows.
         retrievals: every retrieve stage that has rows, in job order.
+        extractions: every extract stage that has rows, in job order.
         quarantine: rows set aside, by reason, most frequent first.
         texts: text of every row id that is shown and known.
     """
@@ -60,6 +62,7 @@ class Contents:
     densities: tuple[Density, ...] = ()
     agreements: tuple[Agreement, ...] = ()
     retrievals: tuple[Retrieval, ...] = ()
+    extractions: tuple[Extraction, ...] = ()
     quarantine: tuple[Reason, ...] = ()
     texts: dict[RowId, str] = field(default_factory=dict)
 
@@ -91,7 +94,9 @@ def read(output: Folder, texts: Texts | None = None) -> Contents:
     shown = neighbourhoods(output, lists, ends)
     densities, retrievals = list(read_densities(output, run)), list(read_retrievals(output, run))
     first = [row.id for one in densities if one.survey for row in one.survey.shown]
+    extractions = list(read_extractions(output, run))
     first += [row.id for one in retrievals for row in one.shown]
+    first += [row.id for one in extractions for row in one.shown]
     return Contents(
         run=run,
         recorded=record is not None,
@@ -104,6 +109,7 @@ def read(output: Folder, texts: Texts | None = None) -> Contents:
         densities=tuple(densities),
         agreements=tuple(read_agreements(output, [one.name for one in densities if one.survey])),
         retrievals=tuple(retrievals),
+        extractions=tuple(extractions),
         quarantine=tuple(reasons(output, [stage.name for stage in run.stages])),
         texts=_texts(texts, first, lists, shown),
     )
