@@ -24,8 +24,8 @@ HEADS = {  # how a kind of error is told
     "type": ("Wrong type", "The offsets are right."),
     "boundary": ("Wrong boundary", "The type is right, and the two spans share characters."),
     "boundary and type": ("Wrong boundary and type", "The two spans share characters."),
-    "spurious": ("Spurious", "Found where no gold span is left to compare with."),
-    "missed": ("Missed", "Gold spans that nothing found comes near."),
+    "spurious": ("Spurious", "Found, and no gold span is left to compare with."),
+    "missed": ("Missed", "Gold, and no found span is left to compare with."),
 }
 
 
