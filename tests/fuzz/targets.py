@@ -78,7 +78,10 @@ def source_file(name: str, data: bytes) -> Rows | KxbatchError:
     if name in ("a.jsonl", "a.txt"):
         check_lines(name, data, found)
     small = declared(lambda: read_all(path, SMALL, target=50))
-    assert isinstance(small, KxbatchError) or small.rows == found.rows
+    if not isinstance(small, KxbatchError):
+        assert small.rows == found.rows or (
+            name == "a.conll" and small.rows > found.rows
+        )  # long comments are set aside
     return found
 
 

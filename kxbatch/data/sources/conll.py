@@ -39,8 +39,10 @@ class Conll(LineFormat):
         """See `LineFormat`; comments alone, or the mark of a document, are no sentence."""
         codes = np.frombuffer(block.data, np.uint8)
         blank: BoolArray = block.lengths == 0
+        whole = block.lengths <= self.options.max_line_bytes  # of the others nobody knows what comes after a comment
         # Few rows begin with anything else than a token, so only those are looked at.
-        suspects = np.flatnonzero(~blank & np.isin(codes[np.minimum(block.starts, len(codes) - 1)], (*_BLANKS, *b"#-")))
+        first = codes[np.minimum(block.starts, len(codes) - 1)]
+        suspects = np.flatnonzero(~blank & whole & np.isin(first, (*_BLANKS, *b"#-")))
         blank[suspects] = [not _lines(block.row(i).decode("utf-8", "replace")) for i in suspects.tolist()]
         return blank
 
