@@ -252,4 +252,10 @@ def test_spans_of_json_lines_and_parquet_are_spans_as_they_are(tmp_path: Path) -
     type_ = pa.dictionary(pa.int32(), pa.string())
     wide = pa.large_list(pa.struct([("start", pa.int64()), ("end", pa.int64()), ("type", type_)]))
     pq.write_table(pa.table({"text": ["ab"], "labels": pa.array([spans], wide)}), tmp_path / "a.parquet")
-    assert read_all(tmp_path / "a.parquet")[0] == [("a.parquet#0", "ab", [(0, 2, "A")])]
+    rows, _, schema = read_all(tmp_path / "a.parquet")
+    assert rows == [("a.parquet#0", "ab", [(0, 2, "A")])]
+    assert schema.field("labels").type == SPANS
+    found = pa.list_(pa.struct([*SPANS.value_type, ("score", pa.float32())]))
+    pq.write_table(pa.table({"text": ["ab"], "labels": pa.array([spans], found)}), tmp_path / "b.parquet")
+    rows, _, schema = read_all(tmp_path / "b.parquet")
+    assert (rows[0][2], schema.field("labels").type) == ([(0, 2, "A")], found)  # nothing is taken from what is more

@@ -26,6 +26,7 @@ from kxbatch.data.sources.model import (
     SourceFile,
 )
 from kxbatch.data.sources.values import is_text
+from kxbatch.data.spans import KEYS, SPANS, is_spans
 from kxbatch.errors import DataError
 
 _ID_BATCH_ROWS = 65_536
@@ -34,7 +35,7 @@ _footers: dict[SourceFile, pq.FileMetaData] = {}
 
 
 def parquet_schema(source: SourceFile) -> pa.Schema:
-    """Columns of a file as they are read: dictionaries decoded, all text as string, everything else as it is.
+    """Columns of a file as they are read: dictionaries decoded, all text as string, spans alike, everything else as it is.
 
     Raises:
         DataError: not a readable Parquet file.
@@ -148,6 +149,8 @@ def _schema(file: pq.ParquetFile) -> pa.Schema:
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:
+    if is_spans(kind) and kind.value_type.num_fields == len(KEYS):
+        return SPANS  # so that files of different programs go together
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     return pa.string() if is_text(kind) else kind
