@@ -13,10 +13,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner, Result
+from extraction_jobs import extract, job, ner, sentences, tokenizer, write_sentences
 
+import kxbatch as kx
+from kxbatch.cli import cli
 from kxbatch.data.storage import Folder
 from kxbatch.errors import DataError
 from kxbatch.report import build
+from kxbatch.report.wording import nats, number
 
 HOSTILE = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>{{7*7}}"
 ENTITIES = pa.list_(
@@ -92,6 +97,11 @@ def entities(found: Sequence[Any], texts: Sequence[str]) -> pa.Array:
     )
 
 
+def invoke(*words: str) -> Result:
+    """An evaluation in this process."""
+    return CliRunner().invoke(cli, ["extract", "eval", *words], catch_exceptions=False)
+
+
 class Outputs:
     """An output folder; `job` is what its record says."""
 
@@ -104,8 +114,8 @@ class Outputs:
         self.job["stage"].append({"kind": "extract", "name": name, "model": "m", **told})
         table = pa.table({"id": [f"r{at}" for at in range(len(texts))], "entities": entities(found, texts)})
         (self.folder / name).mkdir(parents=True)
-        for number, part in enumerate((table.slice(0, cut), table.slice(cut))):
-            pq.write_table(part, self.folder / name / f"part-{number:05d}.parquet", row_group_size=3)
+        for shard, part in enumerate((table.slice(0, cut), table.slice(cut))):
+            pq.write_table(part, self.folder / name / f"part-{shard:05d}.parquet", row_group_size=3)
 
     def page(self, texts: Texts | None = None) -> Page:
         """The page."""
@@ -248,3 +258,42 @@ def test_scores_that_are_no_numbers_and_null_lists(outputs: Outputs) -> None:
     table = pa.table({"id": ["r0"], "entities": pa.array([None], ENTITIES)})
     pq.write_table(table, outputs.folder / "extract/part-00002.parquet")
     assert "Without an entity 1" in outputs.page().words
+
+
+def test_what_the_stages_themselves_write(workplace: Path) -> None:
+    texts = sentences(150)
+    write_sentences(texts=texts, train=[at % 3 > 0 for at in range(len(texts))])
+    keep = ["text", "labels", "train"]
+    few = {"steps": 60}
+    stages = [tokenizer(), ner(training=few, fit_on="train"), extract(keep=keep, threshold=-1.0)]
+    stages += [
+        ner(name="tags", head="crf", training=few, fit_on="train"),
+        extract(name="flat", model="stage:tags", keep=keep),
+    ]
+    assert kx.run(job(*stages), quiet=True).exit_code == 0
+
+    page = Page(Path("out/report.html").read_text(encoding="utf-8"))
+    rows = [row for part in sorted(Path("out/extract").glob("part-*")) for row in pq.read_table(part).to_pylist()]
+    found = [one for row in rows for one in row["entities"]]
+    assert found
+    assert f"Entities {len(found)} extract: {flat(number(len(found) / 150))} a text" in page.words
+    assert f"Texts 150 Without an entity {sum(not row['entities'] for row in rows)}" in page.words
+    first = page.html.index(">extract</summary>"), page.html.index(">flat</summary>")
+    assert Page(page.html[slice(*first)]).rows["LOC"][0] == sum(one["type"] == "LOC" for one in found)
+    least = min(found, key=lambda one: one["score"])
+    words = f"{least['type']}, score {nats(least['score'])}"
+    assert any(words in title for title in page.titles), "the texts are those of the input"
+
+    said = invoke("out/extract", "out/flat", "--split-column", "train", "--split", "false", "--json")
+    told = json.loads(said.stdout)
+    assert [one["name"] for one in told["systems"]] == ["extract", "flat"]
+    assert told["texts"] == 50
+    tested = [row for row in rows if not row["train"]]
+    spans = [
+        [{(one["start"], one["end"], one["type"]) for one in row[side]} for row in tested]
+        for side in ("labels", "entities")
+    ]
+    right = sum(len(gold & given) for gold, given in zip(*spans, strict=True))
+    micro = told["systems"][0]["micro"]
+    assert (micro["right"], micro["found"]) == (right, sum(map(len, spans[1])))
+    assert told["systems"][1]["nested"]["found"] == 0, "tags say no nested spans"
