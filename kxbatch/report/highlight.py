@@ -16,6 +16,7 @@ from kxbatch.report.wording import CONTROL
 
 LANES = 8  # drawn apart; deeper ones share the last
 AROUND, MOST = 60, 400  # code points before and after what is looked at, and in all
+MOST_MARKS = 60  # drawn in one text: a model that has learned nothing yet may find thousands
 VISIBLE = str.maketrans({"\n": "↵", "\t": "⇥", "\r": None})
 
 
@@ -51,18 +52,22 @@ def highlight(text: str, marks: Sequence[Mark], first: int = 0, last: int | None
 
     Args:
         text: whole.
-        marks: spans of it, in any order; what lies outside is cut off.
+        marks: spans of it, in any order, of which the shortest `MOST_MARKS` are drawn; what lies outside is cut off.
         first: first code point.
         last: exclusive; None for the end.
     """
     last = len(text) if last is None else last
-    seen = [mark for mark in marks if mark.start < last and mark.end > first]
+    inside = [mark for mark in marks if mark.start < last and mark.end > first]
+    seen = sorted(inside, key=lambda mark: mark.end - mark.start)[:MOST_MARKS]
     lanes = _lanes(seen)
     inner = {at for mark in seen for at in (mark.start, mark.end) if first < at < last}
     pieces = [_piece(text, *ends, lanes) for ends in pairwise(sorted({first, last} | inner))]
     above, below = (max((lanes[one] + 1 for one in seen if one.above is side), default=0) for side in (True, False))
+    end = "…" if last < len(text) else ""
+    if len(inside) > len(seen):
+        end += f" ({len(inside) - len(seen)} more spans are not drawn)"
     return Markup('<p class="spans" dir="auto" style="--above: {}; --below: {}">{}{}{}</p>').format(
-        above, below, "…" if first > 0 else "", Markup("").join(pieces), "…" if last < len(text) else ""
+        above, below, "…" if first > 0 else "", Markup("").join(pieces), end
     )
 
 

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kxbatch.report.highlight import AROUND, LANES, MOST, Mark, highlight, window
+from kxbatch.report.highlight import AROUND, LANES, MOST, MOST_MARKS, Mark, highlight, window
 
 
 class Drawn(HTMLParser):
@@ -84,6 +84,14 @@ def test_deep_nests_are_drawn_to_the_end() -> None:
     drawn = Drawn(highlight("x" * 40, [Mark(0, 40 - at, str(at), "t", "") for at in range(2 * LANES)]))
     assert len(drawn.characters) == 40
     assert drawn.labels == [str(at) for at in reversed(range(2 * LANES))]
+
+
+def test_of_very_many_spans_some_are_drawn_and_the_rest_is_counted() -> None:
+    marks = [Mark(start, end, "t", "t", "") for start in range(40) for end in range(start + 1, 41)]
+    drawn = Drawn(highlight("x" * 40, marks))
+    assert len(drawn.labels) == MOST_MARKS
+    told = "".join(character for character, _, _ in drawn.characters)
+    assert told == "x" * 40 + f" ({len(marks) - MOST_MARKS} more spans are not drawn)"
 
 
 def test_a_part_of_a_text_shows_that_it_is_one() -> None:

@@ -13,9 +13,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from kxbatch.data.spans import KEYS, is_spans
 from kxbatch.errors import DataError, nearest
 
-FIELDS = ("start", "end", "type")
 SHAPE = "list<struct<start: int32, end: int32, type: string>>"
 Longs = npt.NDArray[np.int64]
 
@@ -49,12 +49,12 @@ class Labels:
         kind = lists.type
         if pa.types.is_null(kind):
             return cls(*_no_spans(), pa.array([], pa.string()), np.ones(len(lists), bool))
-        if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)) or not _is_span(kind.value_type):
+        if not is_spans(kind):
             raise DataError(f"column '{name}' is {kind}; spans are {SHAPE}, with ends exclusive")
         null = lists.is_null().to_numpy(zero_copy_only=False)
         lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
         spans = lists.flatten()
-        starts, ends = (pc.fill_null(spans.field(f).cast(pa.int64()), -1).to_numpy() for f in FIELDS[:2])
+        starts, ends = (pc.fill_null(spans.field(f).cast(pa.int64()), -1).to_numpy() for f in KEYS[:2])
         types = spans.field("type").cast(pa.string())
         return cls(np.repeat(np.arange(len(lists)), lengths), starts, ends, types, null)
 
@@ -108,15 +108,6 @@ def _unknown(found: pa.Array, column: str, types: tuple[str, ...]) -> str:
     first = found.drop_null()
     name = str(first[0]) if len(first) else "null"
     return f"column '{column}': type '{name}'; known are {', '.join(types)}{nearest(name, types)}"
-
-
-def _is_span(kind: pa.DataType) -> bool:
-    if not pa.types.is_struct(kind) or not set(FIELDS) <= {field.name for field in kind}:
-        return False
-    texts = kind.field("type").type
-    texts = texts.value_type if pa.types.is_dictionary(texts) else texts
-    whole = all(pa.types.is_integer(kind.field(name).type) for name in FIELDS[:2])
-    return whole and (pa.types.is_string(texts) or pa.types.is_large_string(texts))
 
 
 def _no_spans() -> tuple[Longs, Longs, Longs]:
