@@ -120,12 +120,13 @@ class Finder:
         spans = self._in_windows(found, cut)
         merged = merge(cut, spans.rows, spans.starts, spans.ends, spans.types)
         types, scores = spans.types[merged.kept], spans.scores[merged.kept]
-        whole = TokenSpans.of(merged.documents, merged.starts, merged.ends, types, scores)
+        starts, ends, exact = to_characters(merged.documents, merged.starts, merged.ends, found.offsets)
+        # Those that begin or end within a character go first, so that none of them takes the place of another span.
+        columns = (merged.documents, starts, ends, types, scores)
+        spans = TokenSpans.of(*(column[exact] for column in columns))
         if self._settings.policy == "flat":
-            whole = flatten(whole)
-        starts, ends, exact = to_characters(whole.rows, whole.starts, whole.ends, found.offsets)
-        spans = whole.take(exact)
-        return Entities(spans.rows.astype(np.int64), starts[exact], ends[exact], spans.types, spans.scores)
+            spans = flatten(spans)
+        return Entities(spans.rows.astype(np.int64), spans.starts, spans.ends, spans.types, spans.scores)
 
     def _in_windows(self, found: Tokenized, cut: Windows) -> TokenSpans:
         """Spans of all windows, rows being windows and tokens those of a window without special ones; like lengths together."""
