@@ -112,6 +112,8 @@ def test_an_encoder_of_the_job_and_one_of_transformers_can_be_started_from(tmp_p
     trained = ner(encoder=str(tmp_path / "bert"), training={"steps": 150})
     run(trained, extract(), output="hf")
     assert evaluation("hf")["f1"] > 0.5
+    refused = kxbatch.run(job(trained | {"max_length": 513}, output="long"), report=False, quiet=True)
+    assert "max_length = 513: the encoder has positions for 512 tokens" in refused.message
 
 
 def test_what_is_set_aside_and_why() -> None:

@@ -81,7 +81,7 @@ def resolve_max_length(folder: ModelFolder, settings: EncoderSettings, model: An
     Raises:
         ConfigError: more was asked for than the model has positions, or too little for a single word.
     """
-    positions = _positions(model)
+    positions = positions_of(model)
     if settings.max_length is not None:
         special = int(tokenizer.num_special_tokens_to_add(pair=False))
         if not special < settings.max_length <= positions:
@@ -94,8 +94,8 @@ def resolve_max_length(folder: ModelFolder, settings: EncoderSettings, model: An
     return limit if limit < _NO_LIMIT else DEFAULT_MAX_LENGTH
 
 
-def _positions(model: Any) -> int:
-    """Tokens for which the model has positions; tables that start after the padding id (RoBERTa) have fewer."""
+def positions_of(model: Any) -> int:
+    """Tokens for which a transformer has positions; tables that start after the padding id (RoBERTa) have fewer."""
     for name, module in model.named_modules():
         if name.rpartition(".")[2] == "position_embeddings" and isinstance(module, nn.Embedding):
             return int(module.num_embeddings) - (0 if module.padding_idx is None else module.padding_idx + 1)

@@ -21,6 +21,7 @@ from kxbatch.models.extraction.alignment import to_characters
 from kxbatch.models.extraction.extractor import Extractor
 from kxbatch.models.extraction.flatten import flatten
 from kxbatch.models.extraction.sequences import BEFORE, Tokenized, framed, tokenize
+from kxbatch.models.extraction.token_encoder import check_length
 from kxbatch.models.extraction.token_spans import TokenSpans
 from kxbatch.models.extraction.trained import TrainedExtractor
 from kxbatch.models.extraction.windows import Windows, merge, windows
@@ -90,7 +91,9 @@ class Finder:
         self._model = model.to(device)
         self._tokenizer, self._special, self._settings = tokenizer, trained.special, settings
         self._threads, self._device, self._dtype = threads, torch.device(device), dtype
-        self._room = (settings.max_length or trained.max_length) - FRAME
+        max_length = settings.max_length or trained.max_length
+        check_length(model.encoder, max_length)
+        self._room = max_length - FRAME
         self._overlap = self._room // 4 if settings.overlap is None else settings.overlap
         if self._room < 1 or not self._overlap < self._room:
             raise ConfigError(

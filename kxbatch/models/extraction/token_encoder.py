@@ -27,7 +27,10 @@ class OwnTokenEncoder(nn.Module):
 
     Attributes:
         dim: D.
+        positions: most tokens of a sequence; None: any.
     """
+
+    positions: int | None = None
 
     def __init__(self, encoder: TextEncoder) -> None:
         super().__init__()
@@ -49,6 +52,7 @@ class TransformersTokenEncoder(nn.Module):
 
     Attributes:
         dim: D.
+        positions: most tokens of a sequence.
     """
 
     def __init__(self, model: Any) -> None:
@@ -56,6 +60,7 @@ class TransformersTokenEncoder(nn.Module):
         self.model = model
         self.model.pooler = None
         self.dim = int(model.config.hidden_size)
+        self.positions: int | None = loading.positions_of(model)
 
     def forward(self, ids_BL: Tensor, valid_BL: Tensor) -> Tensor:
         """[B, L, D]."""
@@ -70,6 +75,19 @@ class TransformersTokenEncoder(nn.Module):
 TokenEncoder = OwnTokenEncoder | TransformersTokenEncoder
 
 
+def check_length(encoder: TokenEncoder, max_length: int) -> None:
+    """Whether sequences may be that long.
+
+    Raises:
+        ConfigError: the encoder has fewer positions.
+    """
+    if encoder.positions is not None and max_length > encoder.positions:
+        raise ConfigError(
+            f"max_length = {max_length}: the encoder has positions for {encoder.positions} tokens; "
+            "take that or less, longer texts are read in windows"
+        )
+
+
 def token_encoder(found: dict[str, Any]) -> TokenEncoder:
     """With new weights, from what `to_json` gave.
 
@@ -82,7 +100,8 @@ def token_encoder(found: dict[str, Any]) -> TokenEncoder:
         from transformers import AutoConfig, AutoModel
 
         given = dict(found["transformers"])
-        return TransformersTokenEncoder(AutoModel.from_config(AutoConfig.for_model(given.pop("model_type"), **given)))
+        model = AutoModel.from_config(AutoConfig.for_model(given.pop("model_type"), **given))
+        return TransformersTokenEncoder(model.get_encoder() if model.config.is_encoder_decoder else model)
     except ImportError as error:
         raise ConfigError("this model needs transformers; run: pip install 'kxbatch[hf]'") from error
     except (KeyError, ValueError, TypeError) as error:

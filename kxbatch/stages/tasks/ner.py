@@ -24,7 +24,7 @@ from kxbatch.models.extraction.extractor import Extractor, HeadConfig
 from kxbatch.models.extraction.labels import Labels
 from kxbatch.models.extraction.metrics import Measure, SpanSet, is_among
 from kxbatch.models.extraction.sequences import BEFORE, framed, tokenize
-from kxbatch.models.extraction.token_encoder import OwnTokenEncoder, TokenEncoder, start_from
+from kxbatch.models.extraction.token_encoder import OwnTokenEncoder, TokenEncoder, check_length, start_from
 from kxbatch.models.extraction.token_spans import TokenSpans
 from kxbatch.models.extraction.trained import ARCHITECTURE, CONFIG, TOKENIZER, WEIGHTS, TrainedExtractor
 from kxbatch.models.text_encoder import TextEncoder
@@ -173,6 +173,7 @@ class _Start:
 def _start(config: NerConfig, context: Context) -> _Start:
     if config.encoder is not None:
         made, tokenizer = start_from(trained_path(config.encoder, context), offline=config.offline)
+        check_length(made, config.max_length)
         return _Start(lambda: made, tokenizer, made.to_json())
     assert config.tokenizer is not None
     tokenizer = load_tokenizer(trained_path(config.tokenizer, context), offline=config.offline)
