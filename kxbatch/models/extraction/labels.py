@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kxbatch.data.spans import KEYS, is_spans
+from kxbatch.data.spans import KEYS, SPANS, is_spans
 from kxbatch.errors import DataError, nearest
 
 SHAPE = "list<struct<start: int32, end: int32, type: string>>"
@@ -49,7 +49,9 @@ class Labels:
         kind = lists.type
         if pa.types.is_null(kind):
             return cls(*_no_spans(), pa.array([], pa.string()), np.ones(len(lists), bool))
-        if not is_spans(kind):
+        if _only_empty(lists):
+            lists = pa.array([None if row is None else [] for row in lists.to_pylist()], SPANS)
+        elif not is_spans(kind):
             raise DataError(f"column '{name}' is {kind}; spans are {SHAPE}, with ends exclusive")
         null = lists.is_null().to_numpy(zero_copy_only=False)
         lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
@@ -108,6 +110,12 @@ def _unknown(found: pa.Array, column: str, types: tuple[str, ...]) -> str:
     first = found.drop_null()
     name = str(first[0]) if len(first) else "null"
     return f"column '{column}': type '{name}'; known are {', '.join(types)}{nearest(name, types)}"
+
+
+def _only_empty(lists: pa.Array) -> bool:
+    """Whether nothing is in any list: of what, a writer that saw no span could not know (pandas, JSON)."""
+    listed = pa.types.is_list(lists.type) or pa.types.is_large_list(lists.type)
+    return listed and not len(lists.flatten())
 
 
 def _no_spans() -> tuple[Longs, Longs, Longs]:

@@ -57,6 +57,16 @@ def test_what_holds_no_spans_is_refused_by_name(column: pa.Array) -> None:
         Labels.read(pa.chunked_array([column]), "gold")
 
 
+@pytest.mark.parametrize("inner", [pa.null(), pa.float64()])
+def test_empty_lists_of_whatever_are_lists_without_a_span(inner: pa.DataType) -> None:
+    """What pandas writes, or a JSONL file gives, in which no text has an entity."""
+    for type_ in (pa.list_(inner), pa.large_list(inner)):
+        found = Labels.read(pa.chunked_array([pa.array([[], None, []], type_)]), "labels")
+        assert found.null.tolist() == [False, True, False]
+        assert len(found.rows) == len(found.types) == 0
+        assert not found.numbers(("A",)).size
+
+
 def test_every_row_whose_spans_cannot_be_right_has_a_reason() -> None:
     rows: list[Any] = [
         [(0, 2, "PER")],
