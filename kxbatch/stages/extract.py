@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from kxbatch.spec.model import StageConfig
 from kxbatch.stages.base import Column, Context, Mapped, Stage, trained_path, trained_stage
@@ -52,6 +52,16 @@ class ExtractConfig(StageConfig):
     batch_rows: int = Field(32, ge=1, description="windows that go through the model together")
     precision: Literal["auto", "fp32", "bf16"] = Field("fp32", description="auto: bf16 where the device has it")
     device: str = Field("auto", description="'cpu', 'cuda' or auto")
+
+    @model_validator(mode="after")
+    def _windows_get_on(self) -> ExtractConfig:
+        room = None if self.max_length is None else self.max_length - 2  # special tokens
+        if room is not None and self.overlap is not None and self.overlap >= room:
+            raise ValueError(
+                f"overlap = {self.overlap}: a window of max_length = {self.max_length} holds {room} tokens beside special "
+                "ones, and shares fewer with the next one"
+            )
+        return self
 
 
 class Extract(Stage[ExtractConfig]):

@@ -170,6 +170,13 @@ def test_what_does_not_go_together_is_refused(changed: dict[str, Any], words: st
         kxbatch.plan(job(tokenizer(), stage))
 
 
+def test_windows_that_do_not_get_on_are_refused() -> None:
+    write_sentences()
+    with pytest.raises(ConfigError, match="a window of max_length = 16 holds 14 tokens"):
+        kxbatch.plan(job(tokenizer(), ner(), extract(max_length=16, overlap=14)))
+    kxbatch.plan(job(tokenizer(), ner(), extract(max_length=16, overlap=13)))
+
+
 def test_labels_of_another_shape_are_told() -> None:
     write_sentences(names=[["a"]] * 400)
     result = kxbatch.run(job(tokenizer(), ner(labels="names")), report=False, quiet=True)
