@@ -87,8 +87,13 @@ class TrainedExtractor:
         missing = [name for name in (CONFIG, WEIGHTS, TOKENIZER) if not (folder / name).is_file()]
         if missing:
             raise ConfigError(f"'{folder}' is no trained extractor: {', '.join(missing)} missing")
+        told = read_json(folder / CONFIG)
+        if (named := told.get("architecture")) != ARCHITECTURE:
+            raise ConfigError(
+                f"'{folder / CONFIG}': architecture {named!r} is no extractor; wanted is '{ARCHITECTURE}', which a ner stage leaves"
+            )
         try:
-            found = _Config.model_validate(read_json(folder / CONFIG))
+            found = _Config.model_validate(told)
         except ValidationError as error:
             problem = error.errors()[0]
             where = ".".join(str(part) for part in problem["loc"])
