@@ -38,7 +38,7 @@ PREPARE = {"vectors_audit": prepare_vectors_audit, "corpus_audit": prepare_corpu
 TRAINING = ("train_gau", "experiments/no_warmup", "experiments/length")
 DENSITY = ("density_images", "density_embeddings", "density_tabular")  # run in test_density_jobs.py
 KGQA = ("kgqa_geonames", "kgqa_zh")  # test_kgqa_jobs
-NER = ("ner_zh", "ner_nested")  # test_ner_jobs
+NER = ("ner_zh", "ner_nested", "experiments/ner_types")  # test_ner_jobs
 TINY = ("model.dim=8", "model.key_dim=4", "model.heads=2", "training.batch_rows=8", "training.precision=fp32")
 
 

@@ -1,16 +1,20 @@
-"""The two jobs on names, as they are but for their sizes, on a small corpus where they look for one."""
+"""The jobs on names, as they are but for their sizes, on a small corpus where they look for one."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import polars as pl
 import pytest
 from click.testing import CliRunner
 from extraction_jobs import sentences, write_sentences
+from safetensors.numpy import load_file
 
 import kxbatch as kx
 from kxbatch.cli import cli
+from kxbatch.models.extraction.globalpointer import HeadKind, parameter_count
 
 JOBS = Path(__file__).parents[2] / "jobs"
 SMALL = [
@@ -44,3 +48,25 @@ def test_a_job_runs_with_either_head_and_is_evaluated(name: str, data: str) -> N
     assert told.exit_code == 0, told.output
     assert "30 texts" in told.output
     assert Path("out/eval/evaluation.html").is_file()
+
+
+def test_heads_of_the_experiment_have_the_parameters_of_their_formulas() -> None:
+    texts = sentences(100)
+    parts = ["test" if n % 5 == 0 else "train" for n in range(len(texts))]
+    write_sentences("corpus.parquet", texts, split=parts, train=[part == "train" for part in parts])
+    made = ["--corpus", "corpus.parquet", "--types", "6", "--output", "out/ner-data/types-10.parquet"]
+    subprocess.run([sys.executable, str(JOBS / "collect_types.py"), *made], check=True)
+    changed = ["tokenizer.vocabulary=300"]
+    for stage in ("egp", "gp"):
+        changed += [f"{stage}.model.dim=16", f"{stage}.model.layers=1", f"{stage}.training.steps=2"]
+    result = kx.run(JOBS / "experiments/ner_types.toml", overrides=changed, quiet=True, report=False)
+    assert result.exit_code == 0, result.message
+    heads: dict[str, HeadKind] = {"egp": "efficient-globalpointer", "gp": "globalpointer"}
+    for stage, kind in heads.items():
+        weights = load_file(Path(result.output, stage, "_artifact", "model.safetensors"))
+        counted = sum(x.size for name, x in weights.items() if name.startswith("head."))
+        assert counted == parameter_count(kind, dim=16, types=6, head_size=64)
+    found = [f"{result.output}/{stage}-found" for stage in heads]
+    told = CliRunner().invoke(cli, ["extract", "eval", *found, "--split", "test"])
+    assert told.exit_code == 0, told.output
+    assert "20 texts" in told.output
