@@ -89,7 +89,8 @@ class NerTask:
         tensors = {name: torch.from_numpy(array) for name, array in vars(made).items()}
         tensors["gold"] = torch.from_numpy(self._said(gold, made.ids.shape))
         asked = int(made.valid.sum())
-        return Batch(tensors, len(rows), asked, len(rows), made.ids.size - asked)
+        said = int(made.inner.any(axis=1).sum()) // self._passes  # texts of no token are in no mean
+        return Batch(tensors, len(rows), asked, said, made.ids.size - asked)
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> Loss:
         """That of the head, a mean over rows; with R-Drop and the divergence of the two passes."""
