@@ -12,8 +12,8 @@ object as a list, split, train, made). No predicate, or with `--by subject` no s
 test; how the questions came split is not kept, for it shares both. A subject `X（Y）` is X with the meaning Y.
 
 Fifteen thousand questions are few for a model that knows nothing: `--swaps` makes more of those of train (`made`), each with
-another subject in place of its own, of train or of a poem. They ask for what need not exist; they teach how a subject is
-taken over from a question, and poems bring the rare characters.
+another subject of train in place of its own. They ask for what need not exist; they teach how a subject is taken over from
+a question.
 """
 
 from __future__ import annotations
@@ -46,8 +46,6 @@ COLLECTIONS = (  # where in the package, and the dynasty where the poems do not 
     (re.compile(r"dist/wudaishici/nantang/poetrys\.json$"), "五代"),
     (re.compile(r"dist/nalanxingde/[^/]+\.json$"), "清"),
 )
-NAME_LENGTH = 12  # characters
-MOST_NAMES = 20_000
 SENTENCE = re.compile(r"[^。！？；]+[。！？；]?")
 
 
@@ -133,16 +131,6 @@ def facts_of_poems(poetry: Path) -> pl.DataFrame:
     return pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String)).unique(maintain_order=True)
 
 
-def short_names(facts: pl.DataFrame, seed: int) -> pl.Series:
-    """Subjects of some facts, as long as those of questions mostly are: among them are all the rare characters."""
-    names = facts["subject"].unique(maintain_order=True)
-    return (
-        names.filter(names.str.len_chars() <= NAME_LENGTH)
-        .sample(fraction=1.0, shuffle=True, seed=seed)
-        .head(MOST_NAMES)
-    )
-
-
 def swapped(questions: pl.DataFrame, names: Sequence[str], copies: int, seed: int) -> pl.DataFrame:
     """Questions whose subject is replaced by another one, where the question spells it; their objects are unknown."""
     rng = np.random.default_rng(seed)
@@ -200,12 +188,12 @@ def main() -> None:
             return
     questions = gold(read(arguments.questions))
     facts = facts_of(questions)
-    poetry = facts_of_poems(arguments.poetry) if arguments.poetry is not None else facts.clear()
-    facts = pl.concat([facts, poetry]).unique(maintain_order=True)
+    if arguments.poetry is not None:
+        facts = pl.concat([facts, facts_of_poems(arguments.poetry)]).unique(maintain_order=True)
     parts = parts_of(group_names(questions.to_arrow(), arguments.by), Shares(), arguments.seed).to_pylist()
     asked = questions.with_columns(split=pl.Series(parts, dtype=pl.String), made=pl.lit(False))
     learned = asked.filter(split="train")
-    names = [*learned["subject"].unique(maintain_order=True), *short_names(poetry, arguments.seed)]
+    names = learned["subject"].unique(maintain_order=True).to_list()
     asked = pl.concat([asked, swapped(learned, names, arguments.swaps, arguments.seed)])
     write_parquet(facts, arguments.output / "triples.parquet")
     write_parquet(asked.with_columns(train=pl.col("split") == "train"), arguments.output / "questions.parquet")
