@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 
 from kxbatch.data.spans import SPANS, to_spans
 from kxbatch.models import character_tokens
@@ -67,3 +68,12 @@ def test_texts_without_a_token_weigh_nothing(tokenizer: Path, r_drop: float) -> 
     batch = made.collate(encoded(made, ["a1 b2", "", "c3"]), 0)
     assert (batch.rows, batch.weight) == (3, 2)
     assert made.collate(encoded(made, [""]), 0).weight == 0
+
+
+def test_the_evaluation_is_of_whole_texts(tokenizer: Path) -> None:
+    made = task(tokenizer)
+    rows = encoded(made, [LONG, "a1 b2", "c3"])
+    torch.manual_seed(0)
+    left = made.finish(made.model().eval(), {}, lambda: iter([rows, rows.slice(0, 1)]))
+    told = left.documents["evaluation.json"]
+    assert (told["rows"], told["longer_rows"], told["gold"]) == (2, 2, 3)

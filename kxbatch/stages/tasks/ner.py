@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from torch import Tensor, nn
 
@@ -138,11 +139,16 @@ class NerTask:
         return TrainedExtractor(self._types, self._head, self._config.max_length, special, self._start.described)
 
     def _evaluation(self, model: nn.Module, validation: Callable[[], Iterator[pa.Table]]) -> dict[str, Any]:
-        """Spans that do not align are gold spans which no model can find: they count as missed."""
+        """Of texts that fit a window. Spans that do not align are gold spans which no model can find: they count as missed."""
         assert isinstance(model, Extractor)
         counts: Counter[str] = Counter()
         device = next(model.parameters()).device
-        for table in validation():
+        for read in validation():
+            fits = pc.less_equal(pc.list_value_length(read.column(TOKENS)), self._config.max_length - FRAME)
+            table = read.filter(fits)
+            counts["longer_rows"] += len(read) - len(table)
+            if not len(table):
+                continue
             pieces, wanted = self._seen(table, _EVALUATION_DRAW)
             made = framed(pieces, self._tokenizer.special)
             ids, valid, inner = (torch.from_numpy(array).to(device) for array in (made.ids, made.valid, made.inner))
@@ -158,7 +164,8 @@ class NerTask:
                 rows=len(table),
             )
         measure = Measure(counts["gold"], counts["found"], counts["right"], counts["right"])
-        facts = {name: counts[name] for name in ("rows", "gold", "found", "right")} | {"unaligned": counts["lost"]}
+        facts = {name: counts[name] for name in ("rows", "longer_rows", "gold", "found", "right")}
+        facts["unaligned"] = counts["lost"]
         return facts | {"precision": measure.precision, "recall": measure.recall, "f1": measure.f1}
 
 
