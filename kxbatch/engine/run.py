@@ -17,7 +17,7 @@ from kxbatch.engine.cards import ARTIFACT
 from kxbatch.engine.defects import Defect, keep_defects, read_defects
 from kxbatch.engine.executors.base import Executor
 from kxbatch.engine.job import Job, Node, build_tree
-from kxbatch.engine.lease import Lease, check_token
+from kxbatch.engine.lease import Lease, LeaseLost, check_token
 from kxbatch.engine.local_copy import local_copy
 from kxbatch.engine.manifest import MANIFEST, CorpusPlan, save_manifest
 from kxbatch.engine.phases.folding import Pin, fit_and_pin, fold_units
@@ -132,7 +132,7 @@ def run_job(
             publish_record(job, result, corpus, driver.nodes, run)
             progress.end(result.status, result.exit_code)
         except FatalError as error:
-            if result.exit_code == 0:
+            if result.exit_code == 0 or isinstance(error, LeaseLost):
                 raise
             result.warnings.append(f"no record of this run: {error}")  # a full disk, say; the message stays what it was
             progress.say(result.warnings[-1])
