@@ -31,7 +31,7 @@ LEAVES = "retriever"
 
 
 class RetrieverTraining(TrainingConfig):
-    """A step of rows that are all of one length teaches to copy from one distance; it takes ten times as many of them."""
+    """A step of rows that are all of one length teaches to copy from one distance; copying names comes much later then."""
 
     sort_within: Literal["window", "step"] = Field(
         "step", description="as in other trainings; here steps of rows of one length would teach copying much later"
