@@ -12,8 +12,8 @@ object as a list, split, train, made). No predicate, or with `--by subject` no s
 test; how the questions came split is not kept, for it shares both. A subject `X（Y）` is X with the meaning Y.
 
 Fifteen thousand questions are few for a model that knows nothing: `--swaps` makes more of those of train (`made`), each with
-another subject of train in place of its own. They ask for what need not exist; they teach how a subject is taken over from
-a question.
+another subject of train in place of its own, in which some characters are changed for any of the graph's. They ask for what need
+not exist; they teach how a subject is taken over from a question, rare characters included.
 """
 
 from __future__ import annotations
@@ -45,6 +45,9 @@ COLLECTIONS = (  # where in the package, and the dynasty where the poems do not 
     (re.compile(r"dist/wudaishici/huajianji/huajianji-\w+-juan\.json$"), "五代"),
     (re.compile(r"dist/wudaishici/nantang/poetrys\.json$"), "五代"),
     (re.compile(r"dist/nalanxingde/[^/]+\.json$"), "清"),
+)
+STRANGE = (
+    0.2  # share of the characters of a made subject that are changed: most of the graph's are in no question of train
 )
 SENTENCE = re.compile(r"[^。！？；]+[。！？；]?")
 
@@ -131,18 +134,35 @@ def facts_of_poems(poetry: Path) -> pl.DataFrame:
     return pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String)).unique(maintain_order=True)
 
 
-def swapped(questions: pl.DataFrame, names: Sequence[str], copies: int, seed: int) -> pl.DataFrame:
-    """Questions whose subject is replaced by another one, where the question spells it; their objects are unknown."""
+def swapped(
+    questions: pl.DataFrame, names: Sequence[str], letters: Sequence[str], copies: int, seed: int
+) -> pl.DataFrame:
+    """Questions whose subject is replaced by one like another, where the question spells it; their objects are unknown.
+
+    Args:
+        questions: to make them of.
+        names: of the subjects to take.
+        letters: characters, some of which take the place of those of a name, drawn evenly.
+        copies: of each question.
+        seed: of what is drawn.
+    """
     rng = np.random.default_rng(seed)
     spelled = [(q, s, p) for q, s, p in questions.select("question", "subject", "predicate").iter_rows() if s in q]
     drawn = rng.integers(len(names), size=(copies, len(spelled))) if names else np.empty((0, 0), int)
-    rows = [
-        (question.replace(subject, names[other], 1), names[other], predicate, "", [])
-        for others in drawn.tolist()
-        for (question, subject, predicate), other in zip(spelled, others, strict=True)
-    ]
+    rows: list[tuple[str, str, str, str, list[str]]] = []
+    for others in drawn.tolist():
+        for (question, subject, predicate), other in zip(spelled, others, strict=True):
+            name = estranged(names[other], letters, rng)
+            rows.append((question.replace(subject, name, 1), name, predicate, "", []))
     made = pl.DataFrame(rows, questions.select("question", *KEY, "object").schema, orient="row")
     return made.with_columns(split=pl.lit("train"), made=pl.lit(True))
+
+
+def estranged(name: str, letters: Sequence[str], rng: np.random.Generator) -> str:
+    """The name with some of its characters changed for others."""
+    drawn = [letters[number] for number in rng.integers(len(letters), size=len(name))]
+    changed = rng.random(len(name)) < STRANGE
+    return "".join(new if change else old for old, new, change in zip(name, drawn, changed, strict=True))
 
 
 def write_parquet(rows: pl.DataFrame, path: Path) -> None:
@@ -179,7 +199,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder to write to")
     parser.add_argument("--poetry", type=Path, help="the package chinese-poetry 2.0.1, as a tar or unpacked")
     parser.add_argument("--by", choices=["predicate", "subject"], default="predicate", help="what no two parts share")
-    parser.add_argument("--swaps", type=int, default=3, help="questions made of each of train (default: %(default)s)")
+    parser.add_argument("--swaps", type=int, default=5, help="questions made of each of train (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="another one splits otherwise (default: %(default)s)")
     arguments = parser.parse_args()
     for path in (arguments.questions, arguments.poetry):
@@ -194,7 +214,8 @@ def main() -> None:
     asked = questions.with_columns(split=pl.Series(parts, dtype=pl.String), made=pl.lit(False))
     learned = asked.filter(split="train")
     names = learned["subject"].unique(maintain_order=True).to_list()
-    asked = pl.concat([asked, swapped(learned, names, arguments.swaps, arguments.seed)])
+    letters = sorted(set("".join(normalize(facts["subject"].unique().to_list()).to_pylist())) - {" "})
+    asked = pl.concat([asked, swapped(learned, names, letters, arguments.swaps, arguments.seed)])
     write_parquet(facts, arguments.output / "triples.parquet")
     write_parquet(asked.with_columns(train=pl.col("split") == "train"), arguments.output / "questions.parquet")
     sizes = ", ".join(f"{parts.count(part)} {part}" for part in PARTS)

@@ -61,6 +61,12 @@ def absolute(url: str, base: Path | None) -> str:
     return os.path.normpath((base or Path.cwd()).absolute() / path)
 
 
+def start_from(base: Path) -> None:
+    """Let relative paths in this process start from a folder, where this machine has it; a worker elsewhere stays where it is."""
+    if base.is_dir():
+        os.chdir(base)
+
+
 def resolve(url: str, base: Path | None) -> tuple[pafs.FileSystem, str]:
     """Opens the file system that an address lives on.
 

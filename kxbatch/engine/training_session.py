@@ -50,6 +50,11 @@ class TrainingSession:
         return self.assignment.stage
 
     @property
+    def base(self) -> Path:
+        """Folder that relative paths start from."""
+        return Path(self.assignment.base)
+
+    @property
     def config(self) -> TrainingConfig:
         """How it is trained."""
         return self._worker().training

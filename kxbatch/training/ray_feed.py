@@ -11,6 +11,7 @@ import ray
 import ray.train
 from ray.data import ExecutionOptions
 
+from kxbatch.data.filesystems import start_from
 from kxbatch.training.feed import Piece, encoded, order_of, pieces
 from kxbatch.training.order import Order, Window
 from kxbatch.training.session import Session
@@ -55,6 +56,7 @@ def _row(piece: Piece) -> dict[str, Any]:
 
 def _encode(session: Session, order: Order, batch: pa.Table) -> Iterator[pa.Table]:
     """A reader: one window for one process."""
+    start_from(session.base)  # a task of Ray Data works where the cluster was started
     for row in batch.to_pylist():
         window = {name.removeprefix("window_"): row.pop(name) for name in list(row) if name.startswith("window_")}
         window["shards"] = tuple(window["shards"])

@@ -19,6 +19,7 @@ import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from kxbatch.data.filesystems import start_from
 from kxbatch.errors import FatalError, KxbatchError, RetryableError
 from kxbatch.spec.model import Resources
 from kxbatch.training.mailbox import Mailbox
@@ -146,4 +147,5 @@ def _work(session: Session, mailbox: Any) -> None:
     """One process; what it needs is loaded there and not in Ray's controller, which unpickles this function, too."""
     from kxbatch.training.ray_worker import work
 
+    start_from(session.base)  # Ray Train moved to a folder of its own
     work(session, mailbox)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -38,6 +39,10 @@ class Session(Protocol):
     @property
     def name(self) -> str:
         """Of the stage."""
+
+    @property
+    def base(self) -> Path:
+        """Folder that relative paths start from."""
 
     @property
     def config(self) -> TrainingConfig:

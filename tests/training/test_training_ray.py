@@ -165,3 +165,13 @@ def test_what_deepspeed_cannot_do_ends_with_the_reason() -> None:
     crowd = kxbatch.run(job("ray", "out/no", batch_rows=64, workers=16), report=False)
     assert crowd.exit_code == 2
     assert "do not fit on the cluster, 2 would" in crowd.message
+
+
+def test_relative_paths_start_from_where_the_job_was_run() -> None:
+    """Neither where the cluster was started nor where Ray Train moved to: both the survey and the training open the tokenizer."""
+    assert kxbatch.run(job("inline", "out/first"), report=False).exit_code == 0
+    later = job("ray", "out/later")
+    later["stage"] = [later["stage"][1] | {"tokenizer": "out/first/tokenizer/_artifact"}]
+    result = kxbatch.run(later, report=False)
+    assert result.exit_code == 0, result.message
+    assert apart(losses("out/first"), losses("out/later")) < TOLERANCE

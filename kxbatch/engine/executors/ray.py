@@ -14,10 +14,12 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import ray
 
+from kxbatch.data.filesystems import start_from
 from kxbatch.data.receipts import Receipt
 from kxbatch.engine.executors.base import Listener, pause_before
 from kxbatch.engine.executors.cluster import Cluster, connect
@@ -42,6 +44,7 @@ class _Actor:
 
     def prepare(self, assignment: Assignment, unit: Unit) -> Failure | None:
         if getattr(self, "_assignment", None) != assignment:
+            start_from(Path(assignment.base))  # Ray started it where the cluster was started
             self._assignment, self._worker = assignment, Worker(assignment)
         return self._worker.prepare(unit)
 
