@@ -10,7 +10,8 @@ from kxbatch.engine.convert import Converted, convert
 from kxbatch.engine.job import Job, load_job
 from kxbatch.engine.output import Output, open_output
 from kxbatch.engine.plan import Plan, plan_job
-from kxbatch.engine.run import RunResult, run_job
+from kxbatch.engine.result import RunResult
+from kxbatch.engine.run import run_job
 
 JobSource = str | Path | Mapping[str, Any]
 

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 import kxbatch as kx
 from kxbatch.data.row_draws import held_out, row_keys
 from kxbatch.data.vectors import to_arrow
-from kxbatch.engine.run import RunResult
+from kxbatch.engine.result import RunResult
 
 WIDTH = 3
 MIX = np.array([[2.0, 0.5, 0.0], [0.0, 1.0, -0.7], [0.0, 0.0, 0.4]])

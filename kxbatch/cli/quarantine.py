@@ -12,7 +12,7 @@ import click
 from kxbatch.cli.common import json_option, loud, output_argument, print_json, print_table, volume_options
 
 if TYPE_CHECKING:
-    from kxbatch.engine.run import RunResult
+    from kxbatch.engine.result import RunResult
 
 
 @click.group()

@@ -19,7 +19,7 @@ from kxbatch.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from kxbatch.engine.run import RunResult
+    from kxbatch.engine.result import RunResult
 
 
 @click.command()

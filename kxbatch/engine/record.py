@@ -21,7 +21,7 @@ from kxbatch.errors import FatalError
 from kxbatch.spec.fingerprint import fingerprint
 
 if TYPE_CHECKING:
-    from kxbatch.engine.run import RunResult
+    from kxbatch.engine.result import RunResult
 
 RECORD = "run.json"
 _PACKAGES = ("kxbatch", "numpy", "polars", "pyarrow", "ray", "torch")

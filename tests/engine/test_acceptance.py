@@ -14,7 +14,7 @@ from support import audit_job, tree_digests, write_texts
 
 import kxbatch as kx
 from kxbatch.data.vectors import to_numpy
-from kxbatch.engine.run import RunResult
+from kxbatch.engine.result import RunResult
 from kxbatch.errors import ConfigError
 
 pytestmark = pytest.mark.usefixtures("corpus")

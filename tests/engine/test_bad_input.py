@@ -18,7 +18,7 @@ import kxbatch as kx
 from kxbatch.data.quarantine import read_quarantine
 from kxbatch.data.storage import Folder
 from kxbatch.data.vectors import to_arrow
-from kxbatch.engine.run import RunResult
+from kxbatch.engine.result import RunResult
 from kxbatch.errors import ConfigError, DataError, KxbatchError
 
 pytestmark = pytest.mark.usefixtures("workplace")

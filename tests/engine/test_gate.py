@@ -15,7 +15,7 @@ from density_jobs import calibration, done, fresh, gaussian, held, iwae, job, pa
 import kxbatch as kx
 from kxbatch.cli import cli
 from kxbatch.data.vectors import to_arrow
-from kxbatch.engine.run import RunResult
+from kxbatch.engine.result import RunResult
 from kxbatch.engine.verify import verify
 from kxbatch.stages.density_gate import counted, mean_moved
 

@@ -14,7 +14,7 @@ import pytest
 from support import audit_job, tree_digests
 
 import kxbatch as kx
-from kxbatch.engine.run import RunResult
+from kxbatch.engine.result import RunResult
 
 pytestmark = pytest.mark.usefixtures("corpus", "ray_session")
 

@@ -14,7 +14,7 @@ from scipy.stats import multivariate_normal
 
 import kxbatch as kx
 from kxbatch.data.vectors import to_arrow, to_numpy
-from kxbatch.engine.run import RunResult
+from kxbatch.engine.result import RunResult
 
 pytestmark = pytest.mark.usefixtures("workplace")
 MIX = np.random.default_rng(1).normal(size=(6, 6))

@@ -24,7 +24,7 @@ from safetensors.numpy import load_file
 from support import training_job, write_texts
 
 import kxbatch
-from kxbatch.engine.run import RunResult
+from kxbatch.engine.result import RunResult
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_session")]
 TOLERANCE = 1e-5  # of a loss, relative; seen: 0 at the same number of workers, 1e-6 at another

@@ -20,7 +20,7 @@ from kxbatch.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from kxbatch.engine.run import RunResult
+    from kxbatch.engine.result import RunResult
 
 JOB = "kg"  # name of the job, by which an output knows that it is its own
 MEANING = "meaning"
