@@ -62,6 +62,56 @@ class History:
             shutil.rmtree(self._place, ignore_errors=True)
 
 
+class Line:
+    """What came together since the last line of the history.
+
+    Attributes:
+        recent: losses of the last five steps, those of earlier lines too.
+        rate: of the last step.
+    """
+
+    def __init__(self) -> None:
+        self.recent: list[float] = []
+        self.rate = 0.0
+        self._clear()
+
+    def _clear(self) -> None:
+        self._losses: list[float] = []
+        self._norm = self._seconds = 0.0
+        self._tokens = self._padding = 0
+
+    def add(self, losses: list[float], norm: float, seconds: float, tokens: int, padding: int) -> None:
+        """Some steps.
+
+        Args:
+            losses: of each of them.
+            norm: the gradient's, of the last one.
+            seconds: they took.
+            tokens: of their rows, over all processes, padding left out.
+            padding: tokens that only fill up.
+        """
+        self._losses += losses
+        self.recent = (self.recent + losses)[-5:]
+        self._norm, self._seconds = norm, self._seconds + seconds
+        self._tokens, self._padding = self._tokens + tokens, self._padding + padding
+
+    def taken(self, step: int, epoch: float) -> dict[str, Any]:
+        """The line, and begin anew."""
+        seconds = max(self._seconds, 1e-9)
+        line = {
+            "step": step,
+            "epoch": epoch,
+            "loss": sum(self._losses) / max(1, len(self._losses)),
+            "rate": self.rate,
+            "gradient_norm": self._norm,
+            "steps_per_second": round(len(self._losses) / seconds, 4),
+            "tokens_per_second": round(self._tokens / seconds, 1),
+            "padding_share": round(self._padding / max(1, self._tokens + self._padding), 4),
+        }
+        self._clear()
+        return line
+
+
 def read_history(folder: Folder) -> list[dict[str, Any]]:
     """The lines as published; one that is no JSON object with a step is left out."""
     try:

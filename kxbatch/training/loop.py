@@ -24,7 +24,7 @@ from kxbatch.training.feed import (
     steps_of,
     validation_batches,
 )
-from kxbatch.training.history import History
+from kxbatch.training.history import History, Line
 from kxbatch.training.memory import explained
 from kxbatch.training.order import Order, generator
 from kxbatch.training.schedule import rate_share
@@ -79,7 +79,7 @@ class _Training:
         self._validation = validation_batches(session)
         self.progress = self._restore()
         self._history = History(session.folder(), self.progress.step) if backend.rank == 0 else None
-        self._line = _Line(self.progress)
+        self._line = Line()
         self._losses: list[Tensor] = []
         self._norms: list[Tensor] = []
         self._counts = [0, 0, 0]
@@ -215,7 +215,7 @@ class _Training:
         values, norms, (stopping, late, seconds, *counts) = told[:steps], told[steps : 2 * steps], told[2 * steps :]
         self._check(done, values, norms)
         rows, tokens, padding = (round(count * backend.world) for count in counts)
-        self._line.add(values, norms[-1], seconds, rows, tokens, padding)
+        self._line.add(values, norms[-1], seconds, tokens, padding)
         progress = self.progress
         progress.step, progress.seconds = done, progress.seconds + seconds
         progress.rows, progress.tokens = progress.rows + rows, progress.tokens + tokens
@@ -366,42 +366,6 @@ class _Training:
         artifact.documents["training.json"] = {**facts, "history": curve, "architecture": self._task.describe()}
         self._history.publish()
         self._session.conclude(artifact, facts)
-
-
-class _Line:
-    """What came together since the last line of the history."""
-
-    def __init__(self, progress: Progress) -> None:
-        self.recent: list[float] = []
-        self.rate = 0.0
-        self._clear()
-
-    def _clear(self) -> None:
-        self._losses: list[float] = []
-        self._norm = self._seconds = 0.0
-        self._rows = self._tokens = self._padding = 0
-
-    def add(self, losses: list[float], norm: float, seconds: float, rows: int, tokens: int, padding: int) -> None:
-        self._losses += losses
-        self.recent = (self.recent + losses)[-5:]
-        self._norm, self._seconds = norm, self._seconds + seconds
-        self._rows, self._tokens, self._padding = self._rows + rows, self._tokens + tokens, self._padding + padding
-
-    def taken(self, step: int, epoch: float) -> dict[str, Any]:
-        """The line, and begin anew."""
-        seconds = max(self._seconds, 1e-9)
-        line = {
-            "step": step,
-            "epoch": epoch,
-            "loss": sum(self._losses) / max(1, len(self._losses)),
-            "rate": self.rate,
-            "gradient_norm": self._norm,
-            "steps_per_second": round(len(self._losses) / seconds, 4),
-            "tokens_per_second": round(self._tokens / seconds, 1),
-            "padding_share": round(self._padding / max(1, self._tokens + self._padding), 4),
-        }
-        self._clear()
-        return line
 
 
 def _seed(seed: int, number: int) -> int:
