@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from kxbatch.errors import FatalError
 from kxbatch.stages.task import Batch, Task
 from kxbatch.training.backend import Backend
-from kxbatch.training.checkpoints import Checkpoints, Progress
 from kxbatch.training.feed import (
     VALIDATION_DRAW,
     Prefetch,
@@ -29,6 +28,7 @@ from kxbatch.training.memory import explained
 from kxbatch.training.order import Order, generator
 from kxbatch.training.schedule import rate_share
 from kxbatch.training.session import Session, Status, Watcher
+from kxbatch.training.states import States
 
 MakeBackend = Callable[[nn.Module], Backend]
 MakeFeed = Callable[[Order, int, int, Backend], Iterator[pa.Table]]
@@ -75,9 +75,9 @@ class _Training:
         self._session, self._config, self._task, self._order = session, session.config, task, order
         self._backend, self._make_feed, self._watcher = backend, make_feed, watcher
         self._steps, self._total = steps_of(session.config, order)
-        self._checkpoints = Checkpoints(session.folder(), session.identity)
+        self._states = States(session, backend, watcher)
         self._validation = validation_batches(session)
-        self.progress = self._restore()
+        self.progress = self._states.restore()
         self._history = History(session.folder(), self.progress.step) if backend.rank == 0 else None
         self._line = Line()
         self._losses: list[Tensor] = []
@@ -102,9 +102,9 @@ class _Training:
                     self._history.close()
                 raise
             status = "diverged"
-            self.progress = self._restore()
+            self.progress = self._states.restore()
         if status == "stopped early":
-            self._exported = self._take_best()
+            self._exported = self._states.take_best(self.progress)
         if status != "interrupted":
             self._finish(status)
         if self._history:
@@ -234,8 +234,8 @@ class _Training:
         before = [round(earlier, 4) for earlier in (self._line.recent + losses[:bad])[-5:]]
         facts = {"step": step, "rate": self._line.rate, "gradient_norm": norm, "losses_before": before}
         what = f"the gradient's norm is {norm}" if math.isfinite(loss) else f"the loss is {loss}"
-        kept = [s for s in self._checkpoints.readable() if s < step]
-        where = f"the last good state is that of step {kept[-1]}" if kept else "no state was saved before it"
+        kept = self._states.last_before(step)
+        where = "no state was saved before it" if kept is None else f"the last good state is that of step {kept}"
         raise Diverged(
             f"stage {self._session.name}: step {step}: {what} (rate {self._line.rate:g}, losses before: "
             f"{', '.join(map(str, before)) or 'none'}); {where}. Lower training.optimizer.rate, add schedule.warmup "
@@ -292,61 +292,8 @@ class _Training:
         return round(self.progress.rows / sum(self._order.rows), 4)
 
     def _save(self) -> None:
-        backend, progress = self._backend, self.progress
-        self._checkpoints.save_share(progress.step, backend.rank, backend.world, backend.share())
-        backend.barrier()
-        if self._history is not None:
-            self._history.publish()
-            self._checkpoints.save(progress, backend.world)
-            best = [progress.best_step] if progress.best_step is not None and self._keeps_best() else []
-            self._checkpoints.prune([*self._checkpoints.readable()[-self._config.keep_last :], *best])
+        self._states.save(self.progress, self._history)
         self._saved = self._clock = time.monotonic()
-
-    def _keeps_best(self) -> bool:
-        return self._config.keep_best or self._config.early_stop is not None
-
-    def _restore(self) -> Progress:
-        """Take over the newest whole state, the same one in all processes; process 0 says which."""
-        chosen = -1
-        if self._backend.rank == 0:
-            found, problems = self._checkpoints.latest()
-            chosen = found.progress.step if found else -1
-            if found:  # what is newer is damaged: it must not take the place of what is saved from here on
-                self._checkpoints.prune(step for step in self._checkpoints.steps() if step <= chosen)
-            elif self._checkpoints.steps():
-                problems.append("the states that are there are of other settings or rows; this training replaces them")
-            for problem in problems:
-                self._watcher.tell({"warning": problem})
-        step = self._agreed(chosen)
-        return self._load(step) if step >= 0 else Progress()
-
-    def _agreed(self, number: int) -> int:
-        """What process 0 says, in all processes."""
-        own = [float(number) if self._backend.rank == 0 else 0.0]
-        said = self._backend.mean(torch.tensor(own, dtype=torch.float64, device=self._backend.device))
-        return round(said.item() * self._backend.world)
-
-    def _take_best(self) -> int:
-        """Take the weights of the best validation, or keep those of now where its state is damaged; the step they are of."""
-        best, sound = self.progress.best_step or 0, True
-        if self._backend.rank == 0:
-            sound = self._checkpoints.is_sound(best)
-            if not sound:
-                now = f"the weights of step {self.progress.step} are exported"
-                self._watcher.tell({"warning": f"the best state, of step {best}, is damaged or gone; {now}"})
-        if not self._agreed(int(sound)):
-            return self.progress.step
-        self._load(best)
-        return best
-
-    def _load(self, step: int) -> Progress:
-        found = self._checkpoints.read(step)
-        if found is None:
-            raise FatalError(
-                f"stage {self._session.name}: the state of step {step} is gone; run the same command again"
-            )
-        self._backend.load(self._checkpoints.tensors(found))
-        return found.progress
 
     def _finish(self, status: Status) -> None:
         """Consolidated weights, evaluations and the artifact; by process 0, on a model of its own."""
