@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,10 +21,13 @@ from kxbatch.stages.task import KEY, Batch
 from kxbatch.training.order import Order, Window, deal
 from kxbatch.training.session import Session, ShardRows
 
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
 MICRO = "micro"  # int64 column: which micro-batch an encoded row belongs to
 _ENCODED_ROWS = 2048  # about so many rows are encoded at a time
 _AHEAD = 4  # batches that are ready before they are asked for
-VALIDATION_DRAW = -1  # validation always masks the same words
 
 
 @dataclass(frozen=True)
@@ -133,37 +136,9 @@ def batches(session: Session, order: Order, tables: Iterator[pa.Table]) -> Itera
         yield number, task.collate(rows, epochs.of(number))
 
 
-def validation_batches(session: Session) -> Callable[[], Iterator[pa.Table]]:
-    """The rows held out, encoded, in micro-batches of like size; read once and kept, for their number is limited."""
-    kept: list[pa.Table] = []
-
-    def read() -> Iterator[pa.Table]:
-        if not kept and session.config.validation_share:
-            kept.extend(_validation(session))
-        return iter(kept)
-
-    return read
-
-
-def _validation(session: Session) -> Iterator[pa.Table]:
-    config, task = session.config, session.task()
-    tables, sizes, keys, left = [], [], [], config.validation_rows
-    for shard in range(session.shards):
-        found = training_rows(session, shard, held=True)
-        take = min(left, len(found.rows))
-        if take:
-            tables.append(session.table(shard).take(pa.array(found.rows[:take])))
-            sizes.append(found.sizes[:take])
-            keys.append(found.keys[:take])
-            left -= take
-    if not tables:
-        return
-    by_size = np.argsort(np.concatenate(sizes), kind="stable")
-    all_rows = pa.concat_tables(tables).combine_chunks()
-    all_keys = np.concatenate(keys)
-    for start in range(0, len(by_size), config.rows_at_once):
-        places = by_size[start : start + config.rows_at_once]
-        yield task.encode(all_rows.take(pa.array(places))).append_column(KEY, pa.array(all_keys[places]))
+def moved(batch: Batch, device: torch.device) -> dict[str, Tensor]:
+    """A batch's tensors where the model is."""
+    return {name: t.to(device, non_blocking=True) for name, t in batch.tensors.items()}
 
 
 class _EpochOf:

@@ -16,12 +16,11 @@ from kxbatch.errors import FatalError
 from kxbatch.stages.task import Batch, Task
 from kxbatch.training.backend import Backend
 from kxbatch.training.feed import (
-    VALIDATION_DRAW,
     Prefetch,
     batches,
+    moved,
     order_of,
     steps_of,
-    validation_batches,
 )
 from kxbatch.training.history import History, Line
 from kxbatch.training.memory import explained
@@ -29,6 +28,7 @@ from kxbatch.training.order import Order, generator
 from kxbatch.training.schedule import rate_share
 from kxbatch.training.session import Session, Status, Watcher
 from kxbatch.training.states import States
+from kxbatch.training.validation import validated, validation_batches
 
 MakeBackend = Callable[[nn.Module], Backend]
 MakeFeed = Callable[[Order, int, int, Backend], Iterator[pa.Table]]
@@ -173,12 +173,9 @@ class _Training:
     def _forward_backward(self, batch: Batch, number: int, weight: float, *, last: bool) -> Tensor:
         torch.manual_seed(_seed(self._session.seed, number))  # dropout: the same for any number of processes
         with self._backend.forward_context():
-            loss = self._task.loss(self._backend.model, self._moved(batch))
+            loss = self._task.loss(self._backend.model, moved(batch, self._backend.device))
         self._backend.backward(loss.mean * weight, last=last)
         return loss.mean.detach().float()
-
-    def _moved(self, batch: Batch) -> dict[str, Tensor]:
-        return {name: t.to(self._backend.device, non_blocking=True) for name, t in batch.tensors.items()}
 
     def _look(self, done: int) -> bool:
         """What is due after a step; true where the training ends here, with `_status` saying how."""
@@ -244,36 +241,17 @@ class _Training:
         )
 
     def _validate(self, done: int) -> bool:
-        """Loss of the rows held out, with the averaged weights where there are some; whether it is the best so far."""
-        backend, task = self._backend, self._task
+        """Look at the rows held out; whether their loss is the best so far."""
         tables = list(self._validation())
         if not tables:
             return False
-        sums: dict[str, float] = {}
-        backend.model.eval()
-        with torch.no_grad(), backend.averaged():
-            for at in range(-(-len(tables) // backend.world)):  # all processes go forward equally often
-                number = at * backend.world + backend.rank
-                batch = task.collate(tables[min(number, len(tables) - 1)], VALIDATION_DRAW)
-                with backend.forward_context():
-                    loss = task.loss(backend.model, self._moved(batch))
-                weight = batch.weight if number < len(tables) else 0
-                found = {"loss": loss.mean, **loss.metrics}
-                for name, value in found.items():
-                    sums[name] = sums.get(name, 0.0) + float(value) * weight
-                sums["weight"] = sums.get("weight", 0.0) + weight
-        backend.model.train()
-        names = sorted(sums)
-        told = backend.mean(torch.tensor([sums[n] for n in names], dtype=torch.float64, device=backend.device)).tolist()
-        means = dict(zip(names, told, strict=True))
-        total = means.pop("weight") or 1.0
-        facts = {f"validation_{name}": value / total for name, value in means.items()}
-        loss_now = facts["validation_loss"]
-        better = self.progress.best is None or loss_now < self.progress.best
+        facts, progress = validated(self._task, self._backend, tables), self.progress
+        loss = facts["validation_loss"]
+        better = progress.best is None or loss < progress.best
         if better:
-            self.progress.best, self.progress.best_step, self.progress.worse = loss_now, done, 0
+            progress.best, progress.best_step, progress.worse = loss, done, 0
         else:
-            self.progress.worse += 1
+            progress.worse += 1
         self._tell({"step": done, **facts})
         self._clock = time.monotonic()  # the next pace is that of steps alone
         return better
