@@ -3,10 +3,31 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
+from typing import Any
 
 from kxbatch.engine.job import Job, Node
 from kxbatch.engine.manifest import CorpusPlan
-from kxbatch.engine.worker import Assignment
+from kxbatch.spec.model import InputSection
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Everything a worker must know about its stage; plain data, so that it crosses processes."""
+
+    base: str
+    output: str
+    job: str
+    run: str
+    token: int
+    seed: int
+    input: InputSection
+    schema: bytes
+    stage: str
+    config: dict[str, Any]
+    column: str
+    upstream: str
+    footer: dict[str, str]
 
 
 def assign(job: Job, node: Node, corpus: CorpusPlan, *, run: str, token: int) -> Assignment:

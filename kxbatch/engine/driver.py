@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from kxbatch.engine.assign import assign
+from kxbatch.engine.assign import Assignment, assign
 from kxbatch.engine.cards import ARTIFACT
 from kxbatch.engine.defects import Defect
+from kxbatch.engine.failure import Failure
 from kxbatch.engine.job import Job, Node, build_tree
 from kxbatch.engine.local_copy import local_copy
 from kxbatch.engine.manifest import CorpusPlan
@@ -30,7 +31,7 @@ from kxbatch.engine.phases.training import Training, pinned, survey_units
 from kxbatch.engine.record import StageRecord
 from kxbatch.engine.result import RunResult, stage_record
 from kxbatch.engine.scheduler import Completed, Interrupted, Scheduler, Stopped
-from kxbatch.engine.worker import Assignment, Failure, Worker
+from kxbatch.engine.worker import Worker
 from kxbatch.errors import FatalError, KxbatchError
 from kxbatch.stages.base import Context
 

@@ -17,8 +17,8 @@ from rich.progress import Progress as Bars
 
 from kxbatch.data.receipts import Receipt
 from kxbatch.data.storage import Folder
+from kxbatch.engine.failure import Failure
 from kxbatch.engine.units import Unit
-from kxbatch.engine.worker import Failure
 from kxbatch.errors import KxbatchError
 
 LINE_EVERY = 30.0

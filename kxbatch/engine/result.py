@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kxbatch.data.receipts import Receipt
+from kxbatch.engine.failure import Failure
 from kxbatch.engine.job import Node
 from kxbatch.engine.phases.folding import Pin
 from kxbatch.engine.phases.judging import totals
 from kxbatch.engine.record import StageRecord
 from kxbatch.engine.scheduler import Completed
-from kxbatch.engine.worker import Failure
 
 
 @dataclass

@@ -9,12 +9,13 @@ from typing import Any
 
 from kxbatch.data.quarantine import quarantine_name
 from kxbatch.data.receipts import Receipt, read_receipts, receipt_name
+from kxbatch.engine.assign import Assignment
 from kxbatch.engine.executors.base import Executor, Listener
+from kxbatch.engine.failure import Failure
 from kxbatch.engine.job import Node
 from kxbatch.engine.progress import Progress
 from kxbatch.engine.training_session import TrainingSession
 from kxbatch.engine.units import Unit, judge, part_file
-from kxbatch.engine.worker import Assignment, Failure
 from kxbatch.errors import BudgetExceeded, FatalError, KxbatchError
 from kxbatch.spec.model import QuarantineBudget
 from kxbatch.stages.base import accounting_phase

@@ -13,8 +13,9 @@ import pyarrow as pa
 from kxbatch.data.arrays import read_arrays
 from kxbatch.data.documents import publish_sealed
 from kxbatch.data.storage import Folder
+from kxbatch.engine.assign import Assignment
 from kxbatch.engine.cards import ARTIFACT, TRAINING, publish_artifact
-from kxbatch.engine.worker import Assignment, Worker
+from kxbatch.engine.worker import Worker
 from kxbatch.errors import ConfigError
 from kxbatch.spec.fingerprint import fingerprint
 from kxbatch.spec.training import TrainingConfig

@@ -11,7 +11,6 @@ import os
 import resource
 import socket
 import time
-import traceback
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -19,7 +18,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,14 +30,16 @@ from kxbatch.data.quarantine import Rejected, publish_quarantine
 from kxbatch.data.receipts import Receipt, read_receipt, receipt_name, write_receipt
 from kxbatch.data.row_draws import held_out, row_keys
 from kxbatch.data.storage import Folder, Published
+from kxbatch.engine.assign import Assignment
 from kxbatch.engine.cards import ARTIFACT, TRAINING
 from kxbatch.engine.corpus import read_source
+from kxbatch.engine.failure import Failure, failure_of
 from kxbatch.engine.job import make_importable
 from kxbatch.engine.lease import LeaseLost, check_token, read_lease
 from kxbatch.engine.local_copy import local_copy
 from kxbatch.engine.units import Unit
-from kxbatch.errors import BudgetExceeded, ConfigError, DataError, FatalError, KxbatchError
-from kxbatch.spec.model import InputSection, Resources
+from kxbatch.errors import ConfigError, DataError, KxbatchError
+from kxbatch.spec.model import Resources
 from kxbatch.spec.training import TrainingConfig
 from kxbatch.stages.base import Context, FoldStage, Stage, TrainStage, accounting_phase, checked_rows
 from kxbatch.stages.pairs import PairsStage, Side
@@ -48,41 +49,6 @@ from kxbatch.stages.task import Task
 HELD_OUT, PASSED = "held_out_rows", "passed_rows"  # counters of a survey
 FACTS = "facts.safetensors"  # in the folder of a training: what all surveys say together
 _FACT = "fact."
-Policy = Literal["retry", "park", "stop"]
-
-
-@dataclass(frozen=True)
-class Assignment:
-    """Everything a worker must know about its stage; plain data, so that it crosses processes."""
-
-    base: str
-    output: str
-    job: str
-    run: str
-    token: int
-    seed: int
-    input: InputSection
-    schema: bytes
-    stage: str
-    config: dict[str, Any]
-    column: str
-    upstream: str
-    footer: dict[str, str]
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A unit that was not done, and what the engine should do about it."""
-
-    phase: str
-    key: str
-    error: str
-    message: str
-    policy: Policy
-    exit_code: int
-    trace: str = ""
-    worker: str = ""
-    attempt: int = 1
 
 
 @dataclass
@@ -388,16 +354,3 @@ def row_numbers(segments: Sequence[Sequence[int]]) -> npt.NDArray[np.int64]:
 
 def _located(message: str, line: int | None) -> str:
     return message if line is None else f"line {line}: {message}"
-
-
-def failure_of(error: Exception, unit: Unit, worker: str, attempt: int) -> Failure:
-    """What to do about an exception, by its type."""
-    policy: Policy = "retry"
-    exit_code = 3
-    if isinstance(error, (ConfigError, FatalError, BudgetExceeded)):
-        policy, exit_code = "stop", error.exit_code
-    elif isinstance(error, DataError):
-        policy = "park"
-    trace = "" if isinstance(error, (ConfigError, DataError)) else traceback.format_exc()
-    name = type(error).__name__
-    return Failure(unit.phase, unit.key, name, str(error) or name, policy, exit_code, trace, worker, attempt)

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from kxbatch.data.receipts import Receipt
+from kxbatch.engine.assign import Assignment
+from kxbatch.engine.failure import Failure
 from kxbatch.engine.units import Unit
-from kxbatch.engine.worker import Assignment, Failure
 from kxbatch.spec.model import Resources
 from kxbatch.training.session import Session, Status, Watcher
 

@@ -7,9 +7,11 @@ import time
 from collections.abc import Sequence
 
 from kxbatch.data.receipts import Receipt
+from kxbatch.engine.assign import Assignment
 from kxbatch.engine.executors.base import Listener, pause_before
+from kxbatch.engine.failure import Failure
 from kxbatch.engine.units import Unit
-from kxbatch.engine.worker import Assignment, Failure, Worker
+from kxbatch.engine.worker import Worker
 from kxbatch.spec.model import Resources
 from kxbatch.training.session import Session, Status, Watcher
 

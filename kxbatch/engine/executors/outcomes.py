@@ -11,8 +11,8 @@ import ray.exceptions
 from kxbatch.data.receipts import Receipt
 from kxbatch.data.sources import SourceFile
 from kxbatch.data.sources.streams import check_unchanged
+from kxbatch.engine.failure import Failure
 from kxbatch.engine.units import Unit
-from kxbatch.engine.worker import Failure
 from kxbatch.errors import KxbatchError
 from kxbatch.spec.model import Resources
 

@@ -21,11 +21,13 @@ import ray
 
 from kxbatch.data.filesystems import start_from
 from kxbatch.data.receipts import Receipt
+from kxbatch.engine.assign import Assignment
 from kxbatch.engine.executors.base import Listener, pause_before
 from kxbatch.engine.executors.cluster import Cluster, connect
 from kxbatch.engine.executors.outcomes import Outcome, blamed, outcome_of
+from kxbatch.engine.failure import Failure
 from kxbatch.engine.units import Unit
-from kxbatch.engine.worker import Assignment, Failure, Worker
+from kxbatch.engine.worker import Worker
 from kxbatch.errors import ConfigError, FatalError
 from kxbatch.spec.model import Resources
 from kxbatch.training.session import Session, Status, Watcher

@@ -16,13 +16,14 @@ from pydantic import TypeAdapter
 from kxbatch.data.arrays import publish_arrays
 from kxbatch.data.documents import Document, FileName, publish_sealed, read_sealed
 from kxbatch.data.receipts import Receipt
+from kxbatch.engine.assign import Assignment
 from kxbatch.engine.cards import ARTIFACT, CARD, TRAINING, damaged_files, read_card
 from kxbatch.engine.job import Node
 from kxbatch.engine.phases.folding import Pin, refit_reason, state_units
 from kxbatch.engine.phases.shards import InputShard
 from kxbatch.engine.training_session import RESULT, TrainingSession
 from kxbatch.engine.units import Unit
-from kxbatch.engine.worker import FACTS, HELD_OUT, PASSED, Assignment, survey_facts
+from kxbatch.engine.worker import FACTS, HELD_OUT, PASSED, survey_facts
 from kxbatch.spec.fingerprint import fingerprint
 from kxbatch.stages.base import TrainStage
 
