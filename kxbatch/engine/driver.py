@@ -31,7 +31,7 @@ from kxbatch.engine.phases.training import Training, pinned, survey_units
 from kxbatch.engine.record import StageRecord
 from kxbatch.engine.result import RunResult, stage_record
 from kxbatch.engine.scheduler import Completed, Interrupted, Scheduler, Stopped
-from kxbatch.engine.worker import Worker
+from kxbatch.engine.shard_reader import ShardReader
 from kxbatch.errors import FatalError, KxbatchError
 from kxbatch.stages.base import Context
 
@@ -203,7 +203,7 @@ class Driver:
             return None
         records = read_patches(node, conclusion_key(node, blocks, lists.receipts))
         if records is None or "" in self._scheduler.redo.get(node.name, frozenset()):
-            records = conclude(node, blocks, lists.receipts, Worker(assignment), self._context(node))
+            records = conclude(node, blocks, lists.receipts, ShardReader(assignment), self._context(node))
         return patch_tasks(blocks, records)
 
     def _context(self, node: Node) -> Context:

@@ -11,7 +11,7 @@ import os
 import resource
 import socket
 import time
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,18 +25,19 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from kxbatch.data.arrays import Arrays, publish_arrays, read_arrays
-from kxbatch.data.parts import publish_part, read_part
+from kxbatch.data.parts import publish_part
 from kxbatch.data.quarantine import Rejected, publish_quarantine
 from kxbatch.data.receipts import Receipt, read_receipt, receipt_name, write_receipt
 from kxbatch.data.row_draws import held_out, row_keys
 from kxbatch.data.storage import Folder, Published
 from kxbatch.engine.assign import Assignment
 from kxbatch.engine.cards import ARTIFACT, TRAINING
-from kxbatch.engine.corpus import read_source
 from kxbatch.engine.failure import Failure, failure_of
 from kxbatch.engine.job import make_importable
 from kxbatch.engine.lease import LeaseLost, check_token, read_lease
 from kxbatch.engine.local_copy import local_copy
+from kxbatch.engine.phases.shards import row_numbers
+from kxbatch.engine.shard_reader import ShardReader
 from kxbatch.engine.units import Unit
 from kxbatch.errors import ConfigError, DataError, KxbatchError
 from kxbatch.spec.model import Resources
@@ -75,9 +76,8 @@ class Worker:
         self._output = self._output.fenced(partial(check_token, self._output, assignment.token))
         self.folder = self._output.child(assignment.stage)
         self.resources: Resources = config.resources
-        self._schema = pa.ipc.read_schema(pa.py_buffer(assignment.schema))
+        self._shards = ShardReader(assignment)
         self._opened = ""
-        self._names: OrderedDict[str, pa.Array] = OrderedDict()
         self.label = f"{socket.gethostname()}/{os.getpid()}"
 
     def run(self, unit: Unit, attempt: int) -> Receipt | Failure:
@@ -154,12 +154,12 @@ class Worker:
             artifact=lambda name: read_arrays(self.folder.child(ARTIFACT), name),
             trained=lambda name: local_copy(self._output.child(name, ARTIFACT)),
             facts=lambda: read_arrays(self.folder.child(TRAINING), FACTS),
-            ids=lambda rows: self.names(references, rows),
+            ids=lambda rows: self._shards.names(references, rows),
         )
 
     def _map(self, unit: Unit, context: Context) -> _Result:
         self._open(unit, context)
-        table, unread = self._read(unit.task["shard"], [*self._stage.columns, *self._config.keep])
+        table, unread = self._shards.read(unit.task["shard"], [*self._stage.columns, *self._config.keep])
         if unit.task.get("patch"):
             context.patch = read_arrays(self.folder, unit.task["patch"])
         mapped = self._stage.map(table, context)
@@ -178,7 +178,7 @@ class Worker:
 
     def _fold(self, unit: Unit, context: Context) -> _Result:
         assert isinstance(self._stage, FoldStage)
-        table, unread = self._read(unit.task["shard"], self._stage.columns)
+        table, unread = self._shards.read(unit.task["shard"], self._stage.columns)
         if accounting_phase(type(self._stage)) == "fold":
             rejected = self._stage.unusable(table, context)
         else:  # the map phase tells of them
@@ -191,7 +191,7 @@ class Worker:
 
     def _survey(self, unit: Unit, context: Context) -> _Result:
         assert isinstance(self._stage, TrainStage)
-        table, unread = self._read(unit.task["shard"], self._stage.columns)
+        table, unread = self._shards.read(unit.task["shard"], self._stage.columns)
         survey = self._stage.survey(table, context)
         usable = np.ones(table.num_rows, bool)
         usable[[rejected.row for rejected in survey.rejected]] = False
@@ -214,8 +214,8 @@ class Worker:
 
     def _pair(self, unit: Unit, context: Context) -> _Result:
         assert isinstance(self._stage, PairsStage)
-        a = self._read_block(unit.task["a"])
-        b = self._read_block(unit.task["b"]) if unit.task["b"] is not None else None
+        a = self._shards.read_block(unit.task["a"], self._stage.columns)
+        b = self._shards.read_block(unit.task["b"], self._stage.columns) if unit.task["b"] is not None else None
         forward, backward = self._stage.pair(a, b, context)
         arrays = {f"forward.{k}": v for k, v in forward.items()} | {f"backward.{k}": v for k, v in backward.items()}
         rows = a.num_rows + (b.num_rows if b is not None else 0)
@@ -228,7 +228,7 @@ class Worker:
 
         def corpus() -> Iterator[tuple[int, pa.Table]]:
             for first, shard in unit.task["corpus"]:
-                yield first, self._read(shard, self._stage.columns)[0]
+                yield first, self._shards.read(shard, self._stage.columns)[0]
 
         arrays = self._stage.gather(row_numbers(unit.task["segments"]), sides, corpus, context)
         self._retract(unit)
@@ -259,20 +259,6 @@ class Worker:
             return failure_of(error, unit, self.label, 1)
         return None
 
-    def _read(self, shard: Mapping[str, Any], columns: Sequence[str]) -> tuple[pa.Table, list[Rejected]]:
-        """`id` and columns of a shard of the input or of the upstream stage."""
-        wanted = list(dict.fromkeys(columns))
-        if "part" in shard:
-            table = read_part(self._output.child(self._a.upstream).file(shard["part"]), ["id", *wanted])
-            return table.replace_schema_metadata(None), []
-        result = read_source(shard, wanted, self._schema, self._a.input)
-        rejected = [
-            Rejected(bad.row, bad.id, bad.error, _located(bad.message, bad.line), bad.raw) for bad in result.bad
-        ]
-        limit = shard["limit"]
-        table = result.table if limit is None else result.table.slice(0, limit)
-        return table, rejected
-
     @cached_property
     def task(self) -> Task:
         """What the trainer works on, for a stage that trains."""
@@ -287,41 +273,7 @@ class Worker:
 
     def training_table(self, shard: Mapping[str, Any]) -> pa.Table:
         """`id` and the stage's columns of a shard."""
-        return self._read(shard, self._stage.columns)[0]
-
-    def _read_block(self, shards: Sequence[Mapping[str, Any]]) -> pa.Table:
-        return pa.concat_tables([self._read(shard, self._stage.columns)[0] for shard in shards])
-
-    def names(self, references: Sequence[Any], rows: npt.NDArray[np.int64]) -> pa.Array:
-        """Ids of global rows, null for -1.
-
-        Args:
-            references: (first global row, shard) of at least every shard that `rows` fall into, in order; only those are read.
-            rows: int64, any shape; read in C order.
-        """
-        flat = rows.reshape(-1)
-        starts = np.array([first for first, _ in references], np.int64)
-        which = np.searchsorted(starts, flat, side="right") - 1
-        which[flat < 0] = -1
-        chunks, positions, offset = [], np.full(len(flat), -1, np.int64), 0
-        for index in np.unique(which[which >= 0]):
-            names = self._shard_names(references[index][1])
-            here = which == index
-            positions[here] = flat[here] - starts[index] + offset
-            chunks.append(names)
-            offset += len(names)
-        if not chunks:
-            return pa.nulls(len(flat), pa.string())
-        table = pa.concat_arrays(chunks)
-        return table.take(pa.array(positions, mask=positions < 0))
-
-    def _shard_names(self, shard: Mapping[str, Any]) -> pa.Array:
-        key = str(shard.get("part") or (shard["source"]["url"], shard["cut"]["start"]))
-        if key not in self._names:
-            self._names[key] = self._read(shard, [])[0].column("id").combine_chunks()
-            if len(self._names) > 4096:
-                self._names.popitem(last=False)
-        return self._names[key]
+        return self._shards.read(shard, self._stage.columns)[0]
 
 
 def _without(table: pa.Table, rejected: Sequence[Rejected]) -> pa.Table:
@@ -345,12 +297,3 @@ def _content_digest(table: pa.Table) -> npt.NDArray[np.uint8]:
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table.combine_chunks())
     return np.frombuffer(hashlib.sha256(sink.getbuffer()).digest(), np.uint8)
-
-
-def row_numbers(segments: Sequence[Sequence[int]]) -> npt.NDArray[np.int64]:
-    """Global row numbers of a block, from (first global row, rows) of its shards."""
-    return np.concatenate([np.arange(first, first + rows, dtype=np.int64) for first, rows in segments])
-
-
-def _located(message: str, line: int | None) -> str:
-    return message if line is None else f"line {line}: {message}"

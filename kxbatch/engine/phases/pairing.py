@@ -20,9 +20,9 @@ from kxbatch.data.receipts import BOOKKEEPING, Count, Receipt
 from kxbatch.data.storage import Folder
 from kxbatch.engine.cards import ARTIFACT, CARD, publish_artifact, read_card
 from kxbatch.engine.job import Node
-from kxbatch.engine.phases.shards import InputShard, starts
+from kxbatch.engine.phases.shards import InputShard, row_numbers, starts
+from kxbatch.engine.shard_reader import ShardReader
 from kxbatch.engine.units import Unit, state_file
-from kxbatch.engine.worker import Worker, row_numbers
 from kxbatch.errors import FatalError
 from kxbatch.spec.fingerprint import fingerprint
 from kxbatch.stages.base import Context
@@ -210,7 +210,7 @@ def recorded_patches(stage: Folder) -> dict[str, Any] | None:
 
 
 def conclude(
-    node: Node, blocks: Sequence[Block], lists: Mapping[str, Receipt], worker: Worker, context: Context
+    node: Node, blocks: Sequence[Block], lists: Mapping[str, Receipt], reader: ShardReader, context: Context
 ) -> dict[str, Any]:
     """Conclude from all lists: publishes the artifact and a patch a shard; the record of them comes last."""
     stage = node.stage
@@ -224,7 +224,7 @@ def conclude(
         blocks=[row_numbers(segments) for segments in _segments(blocks)],
         shards=[(shard.number, first, shard.rows) for first, shard in zip(firsts, shards, strict=True)],
         lists=lambda i: read_arrays(node.folder, lists[f"block-{block_name(blocks[i])}"].file),
-        names=lambda rows: worker.names(references, rows),
+        names=lambda rows: reader.names(references, rows),
     )
     artifact, patches = stage.conclude(corpus, context)
     node.folder.remove(PATCHES)  # no record vouches for files that are about to change

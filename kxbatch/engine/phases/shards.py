@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from kxbatch.data.receipts import Receipt
 from kxbatch.engine.corpus import source_task
 from kxbatch.engine.job import Job
@@ -78,3 +81,8 @@ def starts(shards: Sequence[InputShard]) -> list[int]:
         firsts.append(row)
         row += shard.rows
     return firsts
+
+
+def row_numbers(segments: Sequence[Sequence[int]]) -> npt.NDArray[np.int64]:
+    """Global row numbers of a block, from (first global row, rows) of its shards."""
+    return np.concatenate([np.arange(first, first + rows, dtype=np.int64) for first, rows in segments])
