@@ -5,8 +5,6 @@ A worker answers with a `Receipt` or a `Failure`; it never raises. What happens 
 
 from __future__ import annotations
 
-import hashlib
-import io
 import os
 import resource
 import socket
@@ -21,14 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from kxbatch.data.arrays import Arrays, publish_arrays, read_arrays
 from kxbatch.data.parts import publish_part
 from kxbatch.data.quarantine import Rejected, publish_quarantine
 from kxbatch.data.receipts import Receipt, read_receipt, receipt_name, write_receipt
-from kxbatch.data.row_draws import held_out, row_keys
+from kxbatch.data.row_draws import held_out
 from kxbatch.data.storage import Folder, Published
 from kxbatch.engine.assign import Assignment
 from kxbatch.engine.cards import ARTIFACT, TRAINING
@@ -38,18 +35,15 @@ from kxbatch.engine.lease import LeaseLost, check_token, read_lease
 from kxbatch.engine.local_copy import local_copy
 from kxbatch.engine.phases.shards import row_numbers
 from kxbatch.engine.shard_reader import ShardReader
+from kxbatch.engine.surveys import FACTS, HELD_OUT, PASSED, survey_arrays
 from kxbatch.engine.units import Unit
-from kxbatch.errors import ConfigError, DataError, KxbatchError
+from kxbatch.errors import ConfigError, KxbatchError
 from kxbatch.spec.model import Resources
 from kxbatch.spec.training import TrainingConfig
 from kxbatch.stages.base import Context, FoldStage, Stage, TrainStage, accounting_phase, checked_rows
 from kxbatch.stages.pairs import PairsStage, Side
 from kxbatch.stages.registry import stage_types
 from kxbatch.stages.task import Task
-
-HELD_OUT, PASSED = "held_out_rows", "passed_rows"  # counters of a survey
-FACTS = "facts.safetensors"  # in the folder of a training: what all surveys say together
-_FACT = "fact."
 
 
 @dataclass
@@ -193,23 +187,12 @@ class Worker:
         assert isinstance(self._stage, TrainStage)
         table, unread = self._shards.read(unit.task["shard"], self._stage.columns)
         survey = self._stage.survey(table, context)
-        usable = np.ones(table.num_rows, bool)
-        usable[[rejected.row for rejected in survey.rejected]] = False
-        usable[survey.passed] = False
-        rows = np.flatnonzero(usable)
-        if len(rows) != len(survey.sizes):
-            raise DataError(
-                f"stage {self._a.stage}: {len(survey.sizes)} sizes for {len(rows)} usable rows; every row must count"
-            )
-        keys = row_keys(table.column("id").filter(pa.array(usable)).to_pylist())
-        context.counters[HELD_OUT] = int(held_out(keys, self._stage.training.validation_share).sum())
+        arrays = survey_arrays(self._a.stage, table.select(["id", *self._stage.columns]), survey)
+        context.counters[HELD_OUT] = int(held_out(arrays["keys"], self._stage.training.validation_share).sum())
         context.counters[PASSED] = len(survey.passed)
-        content = _content_digest(table.select(["id", *self._stage.columns]).filter(pa.array(usable)))
-        arrays: Arrays = {"rows": rows, "sizes": survey.sizes, "keys": keys, "content": content}
-        arrays |= {_FACT + name: array for name, array in survey.facts.items()}
         self._retract(unit)
         published = publish_arrays(self.folder, unit.file, arrays)
-        through = len(rows) + len(survey.passed)
+        through = len(survey.sizes) + len(survey.passed)
         return _Result(published, table.num_rows + len(unread), through, [*unread, *survey.rejected])
 
     def _pair(self, unit: Unit, context: Context) -> _Result:
@@ -283,17 +266,3 @@ def _without(table: pa.Table, rejected: Sequence[Rejected]) -> pa.Table:
     mask = np.ones(table.num_rows, bool)
     mask[[row.row for row in rejected]] = False
     return table.filter(pa.array(mask))
-
-
-def survey_facts(folder: Folder, file: str) -> Arrays:
-    """What a survey found out beside rows and sizes."""
-    arrays = read_arrays(folder, file)
-    return {name.removeprefix(_FACT): array for name, array in arrays.items() if name.startswith(_FACT)}
-
-
-def _content_digest(table: pa.Table) -> npt.NDArray[np.uint8]:
-    """SHA-256 of rows, uint8 [32]: a training that is gone on with must not meet other texts under the same ids."""
-    sink = io.BytesIO()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table.combine_chunks())
-    return np.frombuffer(hashlib.sha256(sink.getbuffer()).digest(), np.uint8)

@@ -21,9 +21,9 @@ from kxbatch.engine.cards import ARTIFACT, CARD, TRAINING, damaged_files, read_c
 from kxbatch.engine.job import Node
 from kxbatch.engine.phases.folding import Pin, refit_reason, state_units
 from kxbatch.engine.phases.shards import InputShard
+from kxbatch.engine.surveys import FACTS, HELD_OUT, PASSED, survey_facts
 from kxbatch.engine.training_session import RESULT, TrainingSession
 from kxbatch.engine.units import Unit
-from kxbatch.engine.worker import FACTS, HELD_OUT, PASSED, survey_facts
 from kxbatch.spec.fingerprint import fingerprint
 from kxbatch.stages.base import TrainStage
 
