@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import argparse
 import io
-import os
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from collecting import appearing
 from PIL import Image
 
 LEVELS = 17  # grey levels 0..16
@@ -68,17 +68,6 @@ def table(normal: int | None) -> pa.Table:
     return pa.table(columns)
 
 
-def write_parquet(rows: pa.Table, path: Path) -> None:
-    """Write a table; the file appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        pq.write_table(rows, partial, row_group_size=ROWS_OF_A_GROUP)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def main() -> None:
     """Parse the command line and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -86,7 +75,8 @@ def main() -> None:
     parser.add_argument("--normal", type=int, choices=CLASSES, help="the class that is not odd (default: none is)")
     arguments = parser.parse_args()
     rows = table(arguments.normal)
-    write_parquet(rows, arguments.output)
+    with appearing(arguments.output) as partial:
+        pq.write_table(rows, partial, row_group_size=ROWS_OF_A_GROUP)
     print(f"{rows.num_rows} rows, columns {', '.join(rows.column_names)} -> {arguments.output}")
 
 

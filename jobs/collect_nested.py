@@ -18,15 +18,14 @@ the gazetteer nothing is written.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import io
-import os
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+from collecting import all_there, read_msra, read_packed, write_table
 
 SHA256 = {  # of jionlp 1.5.31
     "china_location.zip": "a7a95708831c40e088130c9425c2d3d1058764017680929b8eaa06745d9d8c71",
@@ -35,7 +34,6 @@ SHA256 = {  # of jionlp 1.5.31
 INSIDE, OUTSIDE = "LOC", "ORG"
 SHORTEST = 2  # characters of a place; shorter ones are words
 PREFECTURE, COUNTY = 1, 2  # depths in the list of China; provinces are 0, towns and villages below
-COLUMNS = ("id", "text", "labels", "split", "train")
 
 
 def load(archive: Path, name: str) -> bytes:
@@ -44,15 +42,7 @@ def load(archive: Path, name: str) -> bytes:
     Raises:
         SystemExit: this is not the archive, or its data is not what this job was written for.
     """
-    try:
-        with zipfile.ZipFile(archive) as opened:
-            raw = opened.read(f"jionlp/dictionary/{name}")
-    except (zipfile.BadZipFile, KeyError) as error:
-        raise SystemExit(f"{archive}: {error}; it should be the file of jionlp 1.5.31") from error
-    digest = hashlib.sha256(raw).hexdigest()
-    if digest != SHA256[name]:
-        raise SystemExit(f"{archive}: {name} has sha256 {digest}, expected {SHA256[name]}: take jionlp 1.5.31")
-    return raw
+    return read_packed(archive, f"jionlp/dictionary/{name}", SHA256[name], "jionlp 1.5.31")
 
 
 def places(archive: Path) -> set[str]:
@@ -95,33 +85,6 @@ def nested(text: str, labels: list[dict[str, Any]], known: set[str]) -> list[dic
     return sorted(found, key=lambda one: (one["start"], one["end"]))
 
 
-def read(path: Path) -> pl.DataFrame:
-    """The corpus.
-
-    Raises:
-        SystemExit: it is no Parquet file, or lacks columns.
-    """
-    try:
-        rows = pl.read_parquet(path)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise SystemExit(f"{path} is no Parquet file: {error}") from error
-    missing = [name for name in COLUMNS if name not in rows.columns]
-    if missing:
-        raise SystemExit(f"{path} has no column {', '.join(missing)}: write it with collect_msra.py")
-    return rows
-
-
-def write_parquet(table: pl.DataFrame, path: Path) -> None:
-    """Write a table; the file appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        table.write_parquet(partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def main() -> None:
     """Parse the command line and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -129,14 +92,12 @@ def main() -> None:
     parser.add_argument("--gazetteer", type=Path, required=True, help="the file of jionlp 1.5.31")
     parser.add_argument("--output", type=Path, required=True, help="Parquet file to write")
     arguments = parser.parse_args()
-    for path in (arguments.corpus, arguments.gazetteer):
-        if not path.exists():
-            print(f"skipped, nothing was written: {path} is not there")
-            return
-    rows, known = read(arguments.corpus), places(arguments.gazetteer)
+    if not all_there(arguments.corpus, arguments.gazetteer):
+        return
+    rows, known = read_msra(arguments.corpus), places(arguments.gazetteer)
     labels = [nested(text, found, known) for text, found in rows.select("text", "labels").iter_rows()]
     table = rows.with_columns(labels=pl.Series(labels, dtype=rows.schema["labels"]))
-    write_parquet(table, arguments.output)
+    write_table(table, arguments.output)
     before, after = (int(one["labels"].list.len().sum()) for one in (rows, table))
     widened = int((rows["labels"].list.len() < table["labels"].list.len()).sum())
     print(

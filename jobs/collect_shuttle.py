@@ -13,36 +13,18 @@ from __future__ import annotations
 import argparse
 import gzip
 import hashlib
-import importlib.util
-import os
+import io
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pc
 import pyarrow.parquet as pq
+from collecting import appearing, read_installed
 
 SHA256 = "1ed4bfa77233d95bff2c8ab2482725d2d800410daedf5919ad80ec6faf60ff59"  # shuttle.csv.gz of river 0.26.0 and 0.26.1
 SENSORS = 9
 ROWS_OF_A_GROUP = 12_500  # row groups are what shards are cut at
-
-
-def data_file() -> Path:
-    """Where the installed river keeps the data.
-
-    Raises:
-        SystemExit: river is not installed, or its data file is not the one this job was written for.
-    """
-    found = importlib.util.find_spec("river")
-    if found is None or found.origin is None:
-        raise SystemExit("the shuttle data comes with the package river, which is not installed: pip install river")
-    path = Path(found.origin).parent / "datasets" / "shuttle.csv.gz"
-    if not path.exists():
-        raise SystemExit(f"{path} is missing: river has the data since 0.26; pip install --upgrade river")
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    if digest != SHA256:
-        raise SystemExit(f"{path} has sha256 {digest}, expected {SHA256}: pip install 'river==0.26.*'")
-    return path
 
 
 def to_learn_from(row_id: str) -> bool:
@@ -51,9 +33,13 @@ def to_learn_from(row_id: str) -> bool:
 
 
 def table() -> pa.Table:
-    """All rows, in river's order."""
-    with gzip.open(data_file()) as file:
-        raw = pc.read_csv(file)
+    """All rows, in river's order.
+
+    Raises:
+        SystemExit: river is not installed, or its data file is not the one this job was written for.
+    """
+    packed = read_installed("river==0.26.*", "datasets/shuttle.csv.gz", SHA256)
+    raw = pc.read_csv(io.BytesIO(gzip.decompress(packed)))
     ids = [f"shuttle-{row:05d}" for row in range(raw.num_rows)]
     odd = [value == 1 for value in raw["anomaly"].to_pylist()]
     normal = [not is_odd and to_learn_from(row_id) for row_id, is_odd in zip(ids, odd, strict=True)]
@@ -64,24 +50,14 @@ def table() -> pa.Table:
     return pa.table({"id": ids, **sensors, "readings": vectors, "odd": odd, "normal": normal, "asks": asks})
 
 
-def write_parquet(rows: pa.Table, path: Path) -> None:
-    """Write a table; the file appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        pq.write_table(rows, partial, row_group_size=ROWS_OF_A_GROUP)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def main() -> None:
     """Parse the command line and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="Parquet file to write")
     arguments = parser.parse_args()
     rows = table()
-    write_parquet(rows, arguments.output)
+    with appearing(arguments.output) as partial:
+        pq.write_table(rows, partial, row_group_size=ROWS_OF_A_GROUP)
     odd, normal = (sum(rows[name].to_pylist()) for name in ("odd", "normal"))
     print(f"{rows.num_rows} rows, {odd} odd, {normal} to learn from -> {arguments.output}")
 

@@ -19,14 +19,13 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import os
 from collections import Counter
 from pathlib import Path
 
 import polars as pl
+from collecting import all_there, read_msra, write_table
 
 DECIDES = {"PER": 0, "LOC": -1, "ORG": -1}  # where the character stands in a name
-COLUMNS = ("id", "text", "labels", "split", "train")
 DRAWN = ("train", "test")
 
 Pair = tuple[str, str]  # a type of the corpus and a character
@@ -39,13 +38,7 @@ def read(path: Path) -> pl.DataFrame:
     Raises:
         SystemExit: it is no Parquet file, lacks columns, or has other types.
     """
-    try:
-        rows = pl.read_parquet(path)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise SystemExit(f"{path} is no Parquet file: {error}") from error
-    missing = [name for name in COLUMNS if name not in rows.columns]
-    if missing:
-        raise SystemExit(f"{path} has no column {', '.join(missing)}: write it with collect_msra.py")
+    rows = read_msra(path)
     other = set(rows["labels"].explode().drop_nulls().struct.field("type")) - set(DECIDES)
     if other:
         raise SystemExit(f"{path} has types {', '.join(sorted(other))}; they should be {', '.join(DECIDES)}")
@@ -101,17 +94,6 @@ def split_types(rows: pl.DataFrame, types: int) -> pl.DataFrame:
     return rows.with_columns(labels=pl.Series(labels, dtype=rows.schema["labels"]))
 
 
-def write_parquet(table: pl.DataFrame, path: Path) -> None:
-    """Write a table; the file appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        table.write_parquet(partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def main() -> None:
     """Parse the command line and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -121,14 +103,13 @@ def main() -> None:
     parser.add_argument("--test", type=int, help="test sentences; absent: all")
     parser.add_argument("--output", type=Path, required=True, help="Parquet file to write")
     arguments = parser.parse_args()
-    if not arguments.corpus.exists():
-        print(f"skipped, nothing was written: {arguments.corpus} is not there")
+    if not all_there(arguments.corpus):
         return
     rows = read(arguments.corpus)
     limits = (arguments.limit, arguments.test)
     kept = pl.concat(drawn(rows, split, limit) for split, limit in zip(DRAWN, limits, strict=True))
     table = split_types(kept, arguments.types)
-    write_parquet(table, arguments.output)
+    write_table(table, arguments.output)
     counts = Counter(table.filter("train")["labels"].explode().drop_nulls().struct.field("type"))
     least, rarest = min((count, name) for name, count in counts.items())
     print(

@@ -61,7 +61,7 @@ def test_a_class_that_does_not_exist_is_refused(tmp_path: Path) -> None:
 
 def test_without_scikit_learn_it_says_what_to_install(tmp_path: Path) -> None:
     code = f"import sys; sys.modules['sklearn'] = None; sys.argv = ['x', '--output', {str(tmp_path / 'd.parquet')!r}]; "
-    code += f"import runpy; runpy.run_path({str(SCRIPT)!r}, run_name='__main__')"
+    code += f"sys.path.insert(0, {str(SCRIPT.parent)!r}); import runpy; runpy.run_path({str(SCRIPT)!r}, run_name='__main__')"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
     assert result.returncode == 1
     assert "pip install scikit-learn" in result.stderr

@@ -58,10 +58,10 @@ def test_the_choice_of_rows_to_learn_from_does_not_change(tmp_path: Path) -> Non
 
 def test_without_river_it_says_what_to_install(tmp_path: Path) -> None:
     code = f"import sys; sys.modules['river'] = None; sys.argv = ['x', '--output', {str(tmp_path / 's.parquet')!r}]; "
-    code += f"import runpy; runpy.run_path({str(SCRIPT)!r}, run_name='__main__')"
+    code += f"sys.path.insert(0, {str(SCRIPT.parent)!r}); import runpy; runpy.run_path({str(SCRIPT)!r}, run_name='__main__')"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
     assert result.returncode == 1
-    assert "pip install river" in result.stderr
+    assert "pip install 'river" in result.stderr
     assert "Traceback" not in result.stderr
     assert not list(tmp_path.iterdir())
 
