@@ -95,6 +95,12 @@ class Context:
     patch: Arrays = field(default_factory=dict)
     ids: Callable[[npt.NDArray[np.int64]], pa.Array] | None = None
 
+    def device(self, asked: str) -> str:
+        """Where a model is to compute: as asked, and for `auto` on a GPU if there is one to use."""
+        if asked != "auto":
+            return asked
+        return "cuda" if self.gpus else "cpu"
+
 
 @dataclass
 class Mapped:
@@ -351,6 +357,11 @@ def accounting_phase(kind: type[Stage[Any]]) -> Phase:
 def trained_stage(reference: str) -> str | None:
     """The stage whose artifact is meant: `'stage:encoder'` gives `'encoder'`; None for anything else."""
     return reference.removeprefix(TRAINED) if reference.startswith(TRAINED) else None
+
+
+def trained_stages(*wanted: tuple[str | None, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    """What a stage `takes`: of references, each with the kinds of artifact that will do, those that mean a stage's."""
+    return {name: kinds for reference, kinds in wanted if (name := trained_stage(reference or "")) is not None}
 
 
 def trained_path(reference: str, context: Context) -> str:

@@ -30,6 +30,7 @@ from kxbatch.stages.base import (
     Reads,
     trained_path,
     trained_stage,
+    trained_stages,
 )
 from kxbatch.stages.density_config import (
     CALIBRATION,
@@ -93,9 +94,7 @@ class Density(FoldStage[DensityConfig]):
     @classmethod
     def takes(cls, config: DensityConfig) -> dict[str, tuple[str, ...]]:
         """The stage that trains its model, or made its lists."""
-        name = trained_stage(config.model or "")
-        kinds = ("rows",) if config.estimator == "knn" else ("density model",)
-        return {} if name is None else {name: kinds}
+        return trained_stages((config.model, ("rows",) if config.estimator == "knn" else ("density model",)))
 
     @classmethod
     def check_columns(cls, config: DensityConfig, kinds: Mapping[str, ColumnKind]) -> None:

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from kxbatch.data.vectors import to_arrow
 from kxbatch.spec.model import Operational, StageConfig
-from kxbatch.stages.base import Column, Context, Mapped, Stage, trained_path, trained_stage
+from kxbatch.stages.base import Column, Context, Mapped, Stage, trained_path, trained_stage, trained_stages
 from kxbatch.stages.rows import rejections, usable_texts
 
 if TYPE_CHECKING:
@@ -59,8 +59,7 @@ class Embed(Stage[EmbedConfig]):
     @classmethod
     def takes(cls, config: EmbedConfig) -> dict[str, tuple[str, ...]]:
         """The stage that trains its encoder, if one does."""
-        name = trained_stage(config.model)
-        return {} if name is None else {name: ("text encoder",)}
+        return trained_stages((config.model, ("text encoder",)))
 
     def identity(self) -> dict[str, str]:
         """Id and content digest of the model; what a stage leaves is told apart by the engine."""
@@ -80,7 +79,7 @@ class Embed(Stage[EmbedConfig]):
             EncoderSettings(
                 model=trained_path(config.model, context),
                 pooling=config.pooling,
-                device=config.device if config.device != "auto" else ("cuda" if context.gpus else "cpu"),
+                device=context.device(config.device),
                 precision=config.precision,
                 max_length=config.max_length,
                 prompt=config.prompt,

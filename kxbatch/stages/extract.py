@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from pydantic import Field, model_validator
 
 from kxbatch.spec.model import StageConfig
-from kxbatch.stages.base import Column, Context, Mapped, Stage, trained_path, trained_stage
+from kxbatch.stages.base import Column, Context, Mapped, Stage, trained_path, trained_stage, trained_stages
 from kxbatch.stages.ner import LEAVES
 from kxbatch.stages.rows import rejections
 
@@ -83,8 +83,7 @@ class Extract(Stage[ExtractConfig]):
     @classmethod
     def takes(cls, config: ExtractConfig) -> dict[str, tuple[str, ...]]:
         """The stage that trains its model, if one does."""
-        name = trained_stage(config.model)
-        return {} if name is None else {name: (LEAVES,)}
+        return trained_stages((config.model, (LEAVES,)))
 
     def identity(self) -> dict[str, str]:
         """Digest of a model from outside the job."""
@@ -112,7 +111,7 @@ class Extract(Stage[ExtractConfig]):
             Path(trained_path(config.model, context)),
             settings,
             threads=context.threads,
-            device=config.device if config.device != "auto" else ("cuda" if context.gpus else "cpu"),
+            device=context.device(config.device),
             precision=config.precision,
         )
 

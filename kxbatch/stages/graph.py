@@ -21,7 +21,17 @@ from kxbatch.data.arrays import Arrays
 from kxbatch.data.quarantine import Rejected
 from kxbatch.errors import ConfigError, DataError, FatalError
 from kxbatch.spec.model import Operational, StageConfig
-from kxbatch.stages.base import Artifact, Column, ColumnKind, Context, FoldStage, Phase, trained_path, trained_stage
+from kxbatch.stages.base import (
+    Artifact,
+    Column,
+    ColumnKind,
+    Context,
+    FoldStage,
+    Phase,
+    trained_path,
+    trained_stage,
+    trained_stages,
+)
 
 if TYPE_CHECKING:
     from kxbatch.models.graph.tokenizer import GraphTokenizer
@@ -105,8 +115,7 @@ class GraphStage(FoldStage[GraphConfig]):
     @classmethod
     def takes(cls, config: GraphConfig) -> dict[str, tuple[str, ...]]:
         """A stage that trains its tokenizer."""
-        name = trained_stage(config.tokenizer or "")
-        return {name: ("tokenizer", "text encoder")} if name is not None else {}
+        return trained_stages((config.tokenizer, ("tokenizer", "text encoder")))
 
     def identity(self) -> dict[str, str]:
         """Digest of a tokenizer from outside the job."""

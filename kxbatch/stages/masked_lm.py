@@ -16,7 +16,7 @@ from kxbatch.errors import ConfigError
 from kxbatch.models.text_encoder_config import Block, Init, Normalizer, NormKind, NormPlace, TextEncoderConfig
 from kxbatch.spec.model import Config, Operational, StageConfig
 from kxbatch.spec.training import TrainingConfig
-from kxbatch.stages.base import Column, Context, Survey, TrainStage, trained_stage
+from kxbatch.stages.base import Column, Context, Survey, TrainStage, trained_stage, trained_stages
 from kxbatch.stages.rows import rejections, usable_texts
 
 if TYPE_CHECKING:
@@ -114,8 +114,10 @@ class MaskedLmStage(TrainStage[MaskedLmConfig]):
     @classmethod
     def takes(cls, config: MaskedLmConfig) -> dict[str, tuple[str, ...]]:
         """Stages that train its tokenizer, and the encoder it starts from; an encoder has its tokenizer with it."""
-        wanted = ((config.tokenizer, ("tokenizer", "text encoder")), (config.initialize or "", ("text encoder",)))
-        return {name: kinds for reference, kinds in wanted if (name := trained_stage(reference)) is not None}
+        return trained_stages(
+            (config.tokenizer, ("tokenizer", "text encoder")),
+            (config.initialize, ("text encoder",)),
+        )
 
     @property
     def survey_depends_on(self) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from kxbatch.data.arrays import Arrays
 from kxbatch.errors import DataError
 from kxbatch.spec.model import Operational, StageConfig
 from kxbatch.spec.training import TrainingConfig
-from kxbatch.stages.base import Column, Context, Survey, TrainStage, trained_stage
+from kxbatch.stages.base import Column, Context, Survey, TrainStage, trained_stage, trained_stages
 from kxbatch.stages.masked_lm import TextModelConfig
 from kxbatch.stages.rows import rejections, usable_texts
 from kxbatch.stages.vae import fitted_rows
@@ -103,11 +103,10 @@ class NerStage(TrainStage[NerConfig]):
     @classmethod
     def takes(cls, config: NerConfig) -> dict[str, tuple[str, ...]]:
         """Stages that train its tokenizer or its encoder."""
-        wanted = (
-            (config.tokenizer or "", ("tokenizer", "text encoder")),
-            (config.encoder or "", ("text encoder",)),
+        return trained_stages(
+            (config.tokenizer, ("tokenizer", "text encoder")),
+            (config.encoder, ("text encoder",)),
         )
-        return {name: kinds for reference, kinds in wanted if (name := trained_stage(reference)) is not None}
 
     @property
     def survey_depends_on(self) -> tuple[str, ...]:

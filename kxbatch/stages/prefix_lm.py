@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 
 from kxbatch.spec.model import Operational, StageConfig
 from kxbatch.spec.training import TrainingConfig
-from kxbatch.stages.base import Column, Context, Survey, TrainStage, trained_stage
+from kxbatch.stages.base import Column, Context, Survey, TrainStage, trained_stage, trained_stages
 from kxbatch.stages.masked_lm import TextModelConfig
 from kxbatch.stages.rows import rejections, usable_texts
 from kxbatch.stages.vae import fitted_rows
@@ -93,8 +93,7 @@ class PrefixLmStage(TrainStage[PrefixLmConfig]):
     @classmethod
     def takes(cls, config: PrefixLmConfig) -> dict[str, tuple[str, ...]]:
         """The stage it starts from."""
-        name = trained_stage(config.initialize or "")
-        return {} if name is None else {name: (LEAVES,)}
+        return trained_stages((config.initialize, (LEAVES,)))
 
     @property
     def survey_depends_on(self) -> tuple[str, ...]:

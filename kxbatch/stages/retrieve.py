@@ -13,7 +13,7 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 
 from kxbatch.spec.model import StageConfig
-from kxbatch.stages.base import Column, Context, Mapped, Stage, trained_path, trained_stage
+from kxbatch.stages.base import Column, Context, Mapped, Stage, trained_path, trained_stage, trained_stages
 from kxbatch.stages.prefix_lm import LEAVES
 from kxbatch.stages.rows import rejections, usable_texts
 
@@ -98,8 +98,7 @@ class Retrieve(Stage[RetrieveConfig]):
     @classmethod
     def takes(cls, config: RetrieveConfig) -> dict[str, tuple[str, ...]]:
         """The stage that trains its model, if one does."""
-        name = trained_stage(config.model)
-        return {} if name is None else {name: (LEAVES,)}
+        return trained_stages((config.model, (LEAVES,)))
 
     def identity(self) -> dict[str, str]:
         """Digests of the graph with its changes, and of a model from outside the job."""
@@ -132,7 +131,7 @@ class Retrieve(Stage[RetrieveConfig]):
             settings,
             threshold=config.threshold,
             threads=context.threads,
-            device=config.device if config.device != "auto" else ("cuda" if context.gpus else "cpu"),
+            device=context.device(config.device),
             precision=config.precision,
             trust_remote_code=config.trust_remote_code,
         )
