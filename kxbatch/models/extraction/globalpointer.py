@@ -14,6 +14,7 @@ Shapes: B texts, L tokens, D width of the encoder's states, T types, d head size
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Literal, NamedTuple
 
 import torch
@@ -41,7 +42,7 @@ class Parts(NamedTuple):
     end: Tensor
 
 
-class _Head(nn.Module):
+class _Head(nn.Module, ABC):
     """Positions, precision and sizes that both heads share.
 
     Args:
@@ -71,6 +72,11 @@ class _Head(nn.Module):
         if rope and head_size % 2:
             raise ConfigError(f"span head: head_size {head_size} is odd, but RoPE turns pairs; take {head_size + 1}")
         self.types, self.head_size, self.rope, self.bias, self.rope_base = types, head_size, rope, bias, rope_base
+        self._layers(dim)
+
+    @abstractmethod
+    def _layers(self, dim: int) -> None:
+        """Make what has weights."""
 
     def _turned(self, x: Tensor) -> Tensor:
         if not self.rope:
@@ -81,17 +87,9 @@ class _Head(nn.Module):
 class GlobalPointer(_Head):
     """A query and a key of each token for each type."""
 
-    def __init__(
-        self,
-        dim: int,
-        types: int,
-        head_size: int = 64,
-        rope: bool = True,
-        bias: bool = True,
-        rope_base: float = 10000.0,
-    ) -> None:
-        super().__init__(dim, types, head_size, rope, bias, rope_base)
-        self.project = _linear(dim, 2 * types * head_size, bias, std=dim**-0.5 * head_size**-0.25)
+    def _layers(self, dim: int) -> None:
+        outputs, std = 2 * self.types * self.head_size, dim**-0.5 * self.head_size**-0.25
+        self.project = _linear(dim, outputs, self.bias, std)
 
     def parts(self, h_BLD: Tensor) -> tuple[Tensor, Tensor]:
         """Turned queries and keys, both float32 [B, T, L, d]."""
@@ -116,18 +114,10 @@ class GlobalPointer(_Head):
 class EfficientGlobalPointer(_Head):
     """One query and key of each token say whether a span is an entity, two short products which."""
 
-    def __init__(
-        self,
-        dim: int,
-        types: int,
-        head_size: int = 64,
-        rope: bool = True,
-        bias: bool = True,
-        rope_base: float = 10000.0,
-    ) -> None:
-        super().__init__(dim, types, head_size, rope, bias, rope_base)
-        self.project = _linear(dim, 2 * head_size, bias, std=dim**-0.5)
-        self.classify = _linear(2 * head_size, 2 * types, bias, std=(2 * head_size) ** -0.5)
+    def _layers(self, dim: int) -> None:
+        width = 2 * self.head_size
+        self.project = _linear(dim, width, self.bias, std=dim**-0.5)
+        self.classify = _linear(width, 2 * self.types, self.bias, std=width**-0.5)
 
     def parts(self, h_BLD: Tensor) -> Parts:
         """What training and decoding can do without the scores of all types: see `Parts`."""
