@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import collect_geonames
 import polars as pl
 import pytest
 
@@ -22,19 +23,9 @@ needs_places = pytest.mark.skipif(FOUND is None, reason="the package geonamescac
 KEY = ["subject", "predicate", "meaning"]
 
 
-def loaded() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("collect_geonames", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
 def job() -> ModuleType:
-    return loaded()
+    return collect_geonames
 
 
 @pytest.fixture(scope="module")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import sys
 import zipfile
 from pathlib import Path
 from types import ModuleType
 
+import collect_msra
 import polars as pl
 import pytest
 
@@ -41,13 +41,8 @@ def archive(folder: Path, parts: dict[str, bytes]) -> Path:
 
 @pytest.fixture
 def job(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("collect_msra", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    monkeypatch.setattr(module, "SHA256", {part: hashlib.sha256(raw).hexdigest() for part, raw in PARTS.items()})
-    return module
+    monkeypatch.setattr(collect_msra, "SHA256", {part: hashlib.sha256(raw).hexdigest() for part, raw in PARTS.items()})
+    return collect_msra
 
 
 def collect(job: ModuleType, path: Path, output: Path, *more: str) -> pl.DataFrame:

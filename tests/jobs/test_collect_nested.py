@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import io
 import sys
 import zipfile
 from pathlib import Path
 from types import ModuleType
 
+import collect_nested
 import polars as pl
 import pytest
 
@@ -47,13 +47,9 @@ def archive(folder: Path, world: str = WORLD) -> tuple[Path, dict[str, str]]:
 
 
 @pytest.fixture
-def job() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("collect_nested", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def job(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.setattr(collect_nested, "SHA256", {})  # each test has its own
+    return collect_nested
 
 
 @pytest.fixture

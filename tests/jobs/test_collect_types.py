@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
 
+import collect_types
 import polars as pl
 import pytest
 
@@ -25,12 +25,7 @@ OWN = {3: {}, 4: {"LOC": "国"}, 6: {"LOC": "国", "ORG": "队", "PER": "李"}} 
 
 @pytest.fixture
 def job() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("collect_types", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return collect_types
 
 
 @pytest.fixture
