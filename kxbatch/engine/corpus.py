@@ -17,6 +17,7 @@ import pyarrow.fs
 
 from kxbatch.data.filesystems import resolve
 from kxbatch.data.sources import Cut, ReadOptions, SourceFile, SourceScan, column_names, discover, scan
+from kxbatch.data.spans import is_list, is_undecided
 from kxbatch.engine.job import Job
 from kxbatch.engine.manifest import CorpusPlan, Shard, Source, column_kind, id_hashes, load_manifest
 from kxbatch.errors import ConfigError, DataError, nearest
@@ -108,6 +109,8 @@ def _schema(old: CorpusPlan | None, scans: Sequence[SourceScan], section: InputS
     for found in filled:
         for column in schema:
             own = found.schema.field(column.name).type if column.name in found.schema.names else column.type
+            if is_undecided(own) and is_list(column.type):
+                continue  # its lists are all empty: they are of whatever the others are
             if column_kind(own) != column_kind(column.type) and found.source.format not in ("csv", "tsv"):
                 raise ConfigError(
                     f"{found.source.url}: column '{column.name}' is {own}, but the corpus has it as {column.type}; "
@@ -117,7 +120,10 @@ def _schema(old: CorpusPlan | None, scans: Sequence[SourceScan], section: InputS
 
 
 def _agreed(scans: Sequence[SourceScan]) -> pa.Schema:
-    """One schema for all files. Every CSV value can be read as text, so there text settles a disagreement."""
+    """One schema for all files. Every CSV value can be read as text, so there text settles a disagreement.
+
+    Lists that are empty in every file are vectors; Parquet says itself what they are.
+    """
     fields: dict[str, pa.Field] = {}
     for found in scans:
         for own in found.schema:
@@ -133,6 +139,9 @@ def _agreed(scans: Sequence[SourceScan]) -> pa.Schema:
                         "convert one of them or leave it out"
                     ) from None
                 fields[own.name] = pa.field(own.name, pa.string())
+    for name in {name for found in scans if found.source.format != "parquet" for name in found.schema.names}:
+        if is_undecided(fields[name].type):
+            fields[name] = pa.field(name, pa.list_(pa.float64()))
     return pa.schema(list(fields.values()))
 
 

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from kxbatch.data.span_columns import FlatSpans
 from kxbatch.data.storage import File, Folder
-from kxbatch.engine.span_columns import FlatSpans, Floats
 from kxbatch.engine.span_examples import Example, examples
 from kxbatch.engine.span_rows import Columns, SpanRows, read_span_rows
 from kxbatch.engine.span_systems import aligned
@@ -25,6 +26,7 @@ from kxbatch.models.extraction.metrics import Measure, Scores, SpanSet, scores, 
 from kxbatch.models.extraction.span_errors import BOTH, TYPE, Judged, judge
 
 FILE = "evaluation.json"
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)

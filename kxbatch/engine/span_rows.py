@@ -16,8 +16,9 @@ from kxbatch.data.filesystems import absolute
 from kxbatch.data.inspect import dataset_files
 from kxbatch.data.parts import open_part
 from kxbatch.data.row_groups import read_row_groups
+from kxbatch.data.span_columns import FlatSpans
 from kxbatch.data.storage import File
-from kxbatch.engine.span_columns import FlatSpans, Rows
+from kxbatch.engine.span_columns import Rows, joined
 from kxbatch.errors import DataError, nearest
 
 ID = "id"
@@ -76,7 +77,7 @@ def read_span_rows(path: str, columns: Columns) -> SpanRows:
 
     Args:
         path: folder of Parquet files, or one file.
-        columns: where things stand; the type of the spans is that of `Rows.spans`.
+        columns: where things stand; the type of the spans is that of `FlatSpans.read`.
 
     Raises:
         ConfigError: nothing to read there.
@@ -98,8 +99,8 @@ def read_span_rows(path: str, columns: Columns) -> SpanRows:
         path,
         pa.concat_arrays([one.cast(ids[0].type) for one in ids]) if len(ids) == len(parts) else None,
         pa.concat_arrays([part.texts for part in parts]),
-        FlatSpans.joined([part.gold for part in parts], firsts),
-        FlatSpans.joined([part.found for part in parts], firsts),
+        joined([part.gold for part in parts], firsts),
+        joined([part.found for part in parts], firsts),
         unlabelled,
     )
 
@@ -131,7 +132,7 @@ def _part(file: File, table: pa.Table, columns: Columns) -> SpanRows:
         at = pc.index(pc.is_null(column), True).as_py()
         if at >= 0:
             raise DataError(f"{rows.words(at, name)}: {words}")
-    spans = rows.spans(columns.gold, gold), rows.spans(columns.found, found)
+    spans = rows.spans(columns.gold, gold), rows.spans(columns.found, found, scored=True)
     return SpanRows(str(file), ids, rows.texts, *spans, table.num_rows - labelled.num_rows)
 
 

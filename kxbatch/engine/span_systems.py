@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kxbatch.engine.span_columns import FlatSpans
+from kxbatch.data.span_columns import FlatSpans
 from kxbatch.engine.span_rows import SpanRows
 from kxbatch.errors import DataError
 from kxbatch.models.extraction.metrics import Numbers

@@ -7,7 +7,7 @@ docs/extract.md has the formulas.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import numpy as np
@@ -16,10 +16,12 @@ import pyarrow.compute as pc
 from pydantic import Field, model_validator
 
 from kxbatch.data.arrays import Arrays
+from kxbatch.data.quarantine import Rejected
 from kxbatch.errors import DataError
 from kxbatch.spec.model import Operational, StageConfig
 from kxbatch.spec.training import TrainingConfig
 from kxbatch.stages.base import Column, Context, Survey, TrainStage, trained_stage, trained_stages
+from kxbatch.stages.lost_spans import LostSpans
 from kxbatch.stages.masked_lm import TextModelConfig
 from kxbatch.stages.rows import rejections, usable_texts
 from kxbatch.stages.vae import fitted_rows
@@ -76,8 +78,8 @@ class NerConfig(StageConfig):
             raise ValueError("set either encoder, which has its tokenizer with it, or the tokenizer of a new one")
         if self.encoder is not None and self.model is not None:
             raise ValueError("[stage.model] is of a new encoder; encoder has one already: leave one of them out")
-        if self.types is not None and len(set(self.types)) < len(self.types):
-            raise ValueError("types names a type twice")
+        if self.types is not None and (len(set(self.types)) < len(self.types) or "" in self.types):
+            raise ValueError("types names a type twice, or one that has no name")
         if self.head == "crf" and (self.r_drop or not self.rope):
             raise ValueError("head = 'crf' has no r_drop and no rope; leave them out")
         if self.r_drop and self.encoder is None and not (self.model or TextModelConfig()).dropout:
@@ -89,6 +91,10 @@ class NerStage(TrainStage[NerConfig]):
     """Rows without a text, without a list of spans, and those whose spans cannot be right are set aside."""
 
     config_type = NerConfig
+
+    def __init__(self, config: NerConfig, column: str) -> None:
+        super().__init__(config, column)
+        self._lost = LostSpans(config)
 
     @classmethod
     def reads(cls, config: NerConfig) -> Column:
@@ -110,8 +116,8 @@ class NerStage(TrainStage[NerConfig]):
 
     @property
     def survey_depends_on(self) -> tuple[str, ...]:
-        """Columns, and which types are right."""
-        return ("labels", "types", "fit_on")
+        """Columns, which types are right, and what a window holds."""
+        return ("labels", "types", "fit_on", "max_length")
 
     def identity(self) -> dict[str, str]:
         """Digests of a tokenizer or an encoder from outside the job."""
@@ -125,21 +131,28 @@ class NerStage(TrainStage[NerConfig]):
         return found
 
     def survey(self, table: pa.Table, context: Context) -> Survey:
-        """Characters of each text, and the types that occur in those to learn from."""
-        from kxbatch.models.extraction.labels import Labels, flaws
+        """Characters of each text, and the types that occur in those to learn from; counts spans that nothing can find."""
+        from kxbatch.models.extraction.labels import Labels
 
         _, reasons, words = usable_texts(table, self.column)
         texts = table.column(self.column).cast(pa.string())
         lengths = pc.fill_null(pc.utf8_length(texts), 0).to_numpy().astype(np.int64)
         labels = Labels.read(table.column(self.config.labels), self.config.labels)
-        flawed, more = flaws(labels, lengths, self.config.labels, self.config.types)
-        reasons = np.where(reasons == "", flawed, reasons)
-        good, learns = reasons == "", fitted_rows(table, self.config.fit_on)
-        seen = pc.unique(labels.types.filter(pa.array((good & learns)[labels.rows])))
-        facts = {_TYPES: np.frombuffer(json.dumps(sorted(seen.to_pylist())).encode(), np.uint8)}
-        sizes = lengths[good & learns].astype(np.int32)
-        passed = np.flatnonzero(good & ~learns)
-        return Survey(sizes, rejections(table, reasons, words | more), passed, facts)
+        faults = {row: one for row, one in labels.faults(lengths, self.config.types).items() if reasons[row] == ""}
+        ids = table.column("id")
+        rejected = [Rejected(row, str(ids[row].as_py()), one.reason, one.words) for row, one in faults.items()]
+        rejected = sorted([*rejections(table, reasons, words), *rejected], key=lambda one: one.row)
+        good, learns = np.ones(len(table), np.bool_), fitted_rows(table, self.config.fit_on)
+        good[[one.row for one in rejected]] = False
+        chosen = good & learns
+        spans = labels.spans.of_rows(chosen)
+        self._lost.count(texts.filter(pa.array(chosen)), spans, context)
+        facts = {_TYPES: np.frombuffer(json.dumps(sorted(spans.types.unique().to_pylist())).encode(), np.uint8)}
+        return Survey(lengths[chosen].astype(np.int32), rejected, np.flatnonzero(good & ~learns), facts)
+
+    def remarks(self, counters: Mapping[str, float]) -> list[str]:
+        """Spans that are lost on any model."""
+        return list(self._lost.remarks(counters))
 
     def combine(self, facts: Iterator[Arrays]) -> Arrays:
         """The types of all shards.

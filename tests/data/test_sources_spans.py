@@ -259,3 +259,26 @@ def test_spans_of_json_lines_and_parquet_are_spans_as_they_are(tmp_path: Path) -
     pq.write_table(pa.table({"text": ["ab"], "labels": pa.array([spans], found)}), tmp_path / "b.parquet")
     rows, _, schema = read_all(tmp_path / "b.parquet")
     assert (rows[0][2], schema.field("labels").type) == ([(0, 2, "A")], found)  # nothing is taken from what is more
+
+
+@pytest.mark.parametrize(
+    ("integer", "far"),
+    [
+        (pa.int64(), 2**31),
+        (pa.int64(), -(2**31) - 1),
+        (pa.int64(), 2**32),
+        (pa.uint32(), 2**32 - 1),
+        (pa.uint64(), 2**63 + 5),
+        (pa.uint64(), 2**64 - 1),
+    ],
+)
+def test_an_offset_that_no_text_has_is_the_fault_of_its_row(tmp_path: Path, integer: pa.DataType, far: int) -> None:
+    kind = pa.list_(pa.struct([("start", integer), ("end", integer), ("type", pa.string())]))
+    good = {"start": 0, "end": 2, "type": "A"}
+    rows = [[good], [good, {"start": 0, "end": far, "type": "A"}], None, [{"start": 1, "end": None, "type": "B"}]]
+    pq.write_table(pa.table({"text": ["ab"] * 4, "labels": pa.array(rows, kind)}), tmp_path / "a.parquet")
+    found, bad, schema = read_all(tmp_path / "a.parquet")
+    assert schema.field("labels").type == SPANS
+    assert [labels for _, _, labels in found] == [[(0, 2, "A")], None, [(1, None, "B")]]
+    assert [(one.row, one.error) for one in bad] == [(1, "wrong-type")]
+    assert f"column 'labels' holds a span with offset {far}, expected list<" in bad[0].message

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kxbatch.data.sources.values import from_json, from_text, is_json, json_field, text_kind
+from kxbatch.data.spans import SPANS
 
 VECTOR = pa.list_(pa.float64())
 KINDS = [pa.string(), pa.int64(), pa.float64(), pa.bool_(), VECTOR, pa.int8(), pa.list_(pa.float32(), 2)]
@@ -150,6 +151,8 @@ def test_words_for_a_value_of_the_wrong_type(value: Any, kind: pa.DataType, word
         (["x", 1], pa.string()),
         ([True, False, 1], pa.bool_()),
         ([[1, 2], [0.5, None], []], VECTOR),
+        ([[], None, []], pa.list_(pa.null())),
+        ([[], [], [{"start": 0, "end": 1, "type": "A"}]], SPANS),
         ([["a"], ["b"], [1]], pa.string()),
         ([{"a": 1}], pa.string()),
         ([None, None], pa.string()),

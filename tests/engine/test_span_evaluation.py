@@ -31,6 +31,7 @@ ENTITIES = pa.list_(
         ]
     )
 )
+FAR = pa.list_(pa.struct([("start", pa.uint64()), ("end", pa.uint64()), ("type", pa.string())]))
 TEXTS = ["北京大学在北京。", "New York University", "👩‍💻 Zoë in Köln", "nothing here", "<b>Ulm</b> & Bonn"]
 GOLD: list[Any] = [
     [(0, 4, "ORG"), (0, 2, "LOC"), (5, 7, "LOC")],
@@ -198,9 +199,16 @@ def gold_with(*spans: Any) -> dict[str, Any]:
         ({"entities": entities([[], [(0, 40, "ORG", 1.0)], [], [], []])}, "column 'entities': span"),
         ({"entities": pa.array([[], None, [], [], []], ENTITIES)}, "'r1', column 'entities': null"),
         ({"text": [*TEXTS[:4], None]}, "'r4', column 'text': no text"),
-        ({"labels": TEXTS}, "column 'labels' is string; a list of structs"),
+        ({"labels": TEXTS}, "column 'labels' is string; spans are list<struct"),
         ({"labels": [[{"starts": 1}]] * 5}, "did you mean 'starts'"),
-        ({"labels": [[{"start": "x", "end": 2, "type": "t"}]] * 5}, "start is string, int64 is wanted"),
+        ({"labels": [[{"start": "x", "end": 2, "type": "t"}]] * 5}, "start is string, an integer is wanted"),
+        ({"labels": [[{"start": 0.0, "end": 2.0, "type": "t"}]] * 5}, "start is double, an integer is wanted"),
+        (gold_with((0, 3, "")), "'r1', column 'labels': span .0, 3. of type '': a type has a name"),
+        ({"entities": entities([[], [(0, 8, "", 1.0)], [], [], []])}, "column 'entities': span .* a type has a name"),
+        (
+            {"labels": pa.array([[{"start": 0, "end": 2**63 + 5, "type": "t"}]] * 5, FAR)},
+            "'r0'.* or more. of type 't' is not in",
+        ),
         ({"text": [[1]] * 5}, "texts are wanted"),
     ],
 )

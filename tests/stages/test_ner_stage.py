@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from extraction_jobs import TINY, extract, found_spans, job, ner, sentences, spans_of, tokenizer, write_sentences
@@ -123,6 +125,9 @@ def test_what_is_set_aside_and_why() -> None:
     spans[1] = [{"start": 3, "end": 3, "type": "LOC"}]
     spans[2] = [{"start": 0, "end": 999, "type": "LOC"}]
     spans[3] = [{"start": 0, "end": 1, "type": "LOK"}]
+    spans[6] = [{"start": 0, "end": 1, "type": ""}]
+    spans[7] = [{"start": None, "end": 1, "type": "LOC"}]
+    spans[8] = [{"start": -1, "end": 1, "type": "LOC"}]
     texts = frame["text"].to_list()
     texts[4] = None
     texts[5] = "  "
@@ -139,7 +144,11 @@ def test_what_is_set_aside_and_why() -> None:
         "s3": "unknown-type",
         "s4": "null-text",
         "s5": "empty-text",
+        "s6": "span-incomplete",
+        "s7": "span-incomplete",
+        "s8": "span-out-of-range",
     }
+    assert "column 'labels': span [0, 1) of type '': a type has a name" in aside["message"].to_list()
     assert "type 'LOK'; known are LOC, ORG, PER; did you mean 'LOC'?" in " ".join(aside["message"])
 
 
@@ -147,9 +156,67 @@ def test_spans_within_tokens_count_as_missed() -> None:
     frame = write_sentences()
     halves = [[*spans, {"start": 0, "end": 1, "type": "LOC"}] for spans in frame["labels"].to_list()]
     frame.with_columns(pl.Series("labels", halves, frame["labels"].dtype)).write_parquet("texts.parquet")
-    run(tokenizer("pieces"), ner(training={"steps": 1}))
+    result = run(tokenizer("pieces"), ner(training={"steps": 1}))
     told = evaluation()
     assert 0 < told["unaligned"] <= told["gold"]
+    counters = result.stages[1].counters
+    assert counters["gold_spans"] == sum(map(len, halves))
+    assert told["unaligned"] < counters["unaligned_spans"] < counters["gold_spans"]
+    lost = f"{counters['unaligned_spans']:.0f} of {counters['gold_spans']:.0f} gold spans"
+    assert any(f"stage ner: {lost}" in one and "begin or end within a token" in one for one in result.warnings)
+    assert "too_wide_spans" not in counters
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["tokenizer", "encoder"])
+def test_spans_that_no_window_holds_are_told(own: bool) -> None:
+    frame = write_sentences(train=[at % 4 > 0 for at in range(400)])
+    stages = [tokenizer()]
+    if not own:
+        encoder = {
+            "kind": "masked-lm",
+            "column": "text",
+            "tokenizer": "stage:tokenizer",
+            "max_length": 64,
+            "model": TINY,
+        }
+        stages.append(encoder | {"training": {"steps": 1, "batch_rows": 8}})
+    start: dict[str, Any] = {} if own else {"encoder": "stage:masked-lm"}
+    short = ner(max_length=10, fit_on="train", training={"steps": 1}, **start)
+    result = run(*stages, short)
+    learned = frame.filter(pl.col("train"))["labels"].to_list()
+    wide = [span for spans in learned for span in spans if span["end"] - span["start"] > 10 - 2]
+    total = sum(map(len, learned))
+    assert 0 < len(wide) < total, "Bank of Alham has more than eight characters, Alham has not"
+    counters = result.stages[-1].counters
+    assert (counters["gold_spans"], counters["too_wide_spans"]) == (total, len(wide))
+    words = f"stage ner: {len(wide)} of {total} gold spans ({len(wide) / total:.1%}) can be neither learned nor found"
+    assert [one for one in result.warnings if one.startswith(words) and "max_length = 10" in one]
+    told = evaluation()
+    assert 0 < told["too_wide"] < len(wide)
+    assert told["unaligned"] == 0
+    longer = run(*stages, short | {"max_length": 64})
+    assert "too_wide_spans" not in longer.stages[-1].counters, "the survey is made anew"
+    assert not longer.warnings
+
+
+def test_files_without_a_span_go_with_files_that_have_some() -> None:
+    """In JSON an empty list says nothing of what it is empty of, nor does what pandas writes of such lists."""
+    Path("data").mkdir()
+    texts = sentences(60)
+    rows = [{"id": f"s{n}", "text": text, "labels": spans_of(text)} for n, text in enumerate(texts)]
+    empty = [{"id": f"e{n}", "text": "nothing new", "labels": []} for n in range(20)]
+    Path("data/a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in empty[:5]))
+    Path("data/b.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pq.write_table(pa.Table.from_pylist(empty[5:10]), "data/c.parquet")
+    assert pq.read_schema("data/c.parquet").field("labels").type == pa.list_(pa.null())
+    stages = [tokenizer(), ner(training={"steps": 1})]
+    first = run(*stages, path="data/*")
+    assert (first.stages[1].rows_out, first.stages[1].rows_quarantined) == (70, 0)
+    Path("data/d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in empty[10:]))
+    later = run(*stages, path="data/*")
+    assert (later.stages[1].rows_out, later.stages[1].rows_quarantined) == (80, 0)
+    nothing = kxbatch.run(job(*stages, path="data/a.jsonl", output="none"), report=False, quiet=True)
+    assert "no row to learn from has a span" in nothing.message
 
 
 @pytest.mark.parametrize(
@@ -157,6 +224,7 @@ def test_spans_within_tokens_count_as_missed() -> None:
     [
         ({"encoder": "x"}, "set either encoder, which has its tokenizer with it, or the tokenizer of a new one"),
         ({"types": ["A", "A"]}, "types names a type twice"),
+        ({"types": ["A", ""]}, "or one that has no name"),
         ({"head": "crf", "r_drop": 1.0}, "head = 'crf' has no r_drop"),
         ({"r_drop": 1.0}, "set model.dropout above 0"),
         ({"head": "egp"}, "head"),

@@ -26,7 +26,7 @@ from kxbatch.data.sources.model import (
     SourceFile,
 )
 from kxbatch.data.sources.values import is_text
-from kxbatch.data.spans import KEYS, SPANS, is_spans
+from kxbatch.data.spans import KEYS, SPANS, is_spans, narrowed
 from kxbatch.errors import DataError
 
 _ID_BATCH_ROWS = 65_536
@@ -100,11 +100,16 @@ def read_parquet(source: SourceFile, cut: Cut, fields: Sequence[pa.Field], id_fi
         groups = list(range(cut.start, cut.stop))
         raw = read_row_groups(file, wanted, groups, use_threads=False).select(wanted) if wanted else None
     numbers = np.arange(cut.first_row, cut.first_row + (cut.rows if raw is None else raw.num_rows))
-    columns = [_cast(source, raw[field.name], field) for field in fields] if raw is not None else []
+    columns: list[pa.ChunkedArray] = []
+    misfits: dict[int, tuple[str, str]] = {}
+    for field in fields if raw is not None else ():
+        column, beyond = _narrowed(raw[field.name], field)
+        columns.append(_cast(source, column, field))
+        misfits |= beyond
     ids = _cast(source, raw[id_field.name], id_field) if raw is not None and id_field else derived_ids(source, numbers)
     schema = pa.schema([pa.field("id", ids.type, nullable=False), *fields])
     table = pa.table([ids, *columns], schema=schema)
-    faults = _faults(table, id_field)
+    faults = misfits | _faults(table, id_field)
     if not faults:
         return ReadResult(table, [])
     good = np.ones(table.num_rows, bool)
@@ -154,6 +159,15 @@ def _plain(kind: pa.DataType) -> pa.DataType:
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     return pa.string() if is_text(kind) else kind
+
+
+def _narrowed(column: pa.ChunkedArray, field: pa.Field) -> tuple[pa.ChunkedArray, dict[int, tuple[str, str]]]:
+    """A column, without the spans whose offsets are too large for its type; and these rows."""
+    if field.type != SPANS or column.type == SPANS or not is_spans(column.type):
+        return column, {}
+    column, faults = narrowed(column)
+    words = f"column '{field.name}' holds a span with offset {{}}, expected {SPANS}"
+    return column, {row: ("wrong-type", words.format(offset)) for row, offset in faults.items()}
 
 
 def _cast(source: SourceFile, column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:

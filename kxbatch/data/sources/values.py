@@ -69,19 +69,21 @@ def json_field(name: str, values: Sequence[Any]) -> pa.Field:
 
     The kind that most values have wins (on a tie string before number, vector, bool and JSON); values of another kind are
     bad rows. Numbers are int64, or double when at least one has a fraction. Arrays of numbers are list<double>, arrays of
-    objects with start, end and type are spans; an empty array is what the others are. Objects and other arrays are JSON: a
-    column of text, marked in its metadata, that takes any value as its JSON text. Null is of every kind; nothing but nulls
-    gives string.
+    objects with start, end and type are spans; an empty array is what the others are, and where there are no others of
+    this file, those of other files: list<null>. Objects and other arrays are JSON: a column of text, marked in its metadata,
+    that takes any value as its JSON text. Null is of every kind; nothing but nulls gives string.
     """
     kinds = Counter(_json_class(value) for value in values if value is not None)
-    kinds["spans" if kinds["spans"] else "vector"] += kinds.pop("empty", 0)
-    ranked = [k for k in ("string", "number", "vector", "spans", "bool", "json") if kinds[k]]
+    if lists := [k for k in ("spans", "vector") if kinds[k]]:
+        kinds[lists[0]] += kinds.pop("empty", 0)
+    ranked = [k for k in ("string", "number", "vector", "spans", "empty", "bool", "json") if kinds[k]]
     most = max(ranked, key=lambda k: kinds[k], default="string")
     if most == "number":
         return pa.field(name, pa.float64() if any(type(value) is float for value in values) else pa.int64())
     if most == "json":
         return pa.field(name, pa.string(), metadata=_JSON)
     types = {"string": pa.string(), "vector": pa.list_(pa.float64()), "spans": SPANS, "bool": pa.bool_()}
+    types["empty"] = pa.list_(pa.null())
     return pa.field(name, types[most])
 
 

@@ -1,4 +1,4 @@
-"""Gold spans as an Arrow column: `list<struct<start, end, type>>`, offsets in code points, ends exclusive.
+"""Gold spans of texts to learn from: rows whose spans cannot be right are set aside, each with its reason.
 
 Letters: R rows, S spans of all rows one after another.
 """
@@ -13,29 +13,22 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kxbatch.data.spans import KEYS, SPANS, is_spans
-from kxbatch.errors import DataError, nearest
-
-SHAPE = "list<struct<start: int32, end: int32, type: string>>"
-Longs = npt.NDArray[np.int64]
+from kxbatch.data.span_columns import Fault, FlatSpans, Longs, faults
+from kxbatch.errors import nearest
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Labels:
     """Spans of R rows.
 
     Attributes:
-        rows: int64 [S], the row of each; ascending.
-        starts: int64 [S], first character.
-        ends: int64 [S], one past the last.
-        types: string [S], null where it was.
+        column: where they were read.
+        spans: right or not.
         null: bool [R], rows that have no list, not even an empty one.
     """
 
-    rows: Longs
-    starts: Longs
-    ends: Longs
-    types: pa.Array
+    column: str
+    spans: FlatSpans
     null: npt.NDArray[np.bool_]
 
     @classmethod
@@ -45,79 +38,28 @@ class Labels:
         Raises:
             DataError: it holds something else.
         """
-        lists = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-        kind = lists.type
-        if pa.types.is_null(kind):
-            return cls(*_no_spans(), pa.array([], pa.string()), np.ones(len(lists), bool))
-        if _only_empty(lists):
-            lists = pa.array([None if row is None else [] for row in lists.to_pylist()], SPANS)
-        elif not is_spans(kind):
-            raise DataError(f"column '{name}' is {kind}; spans are {SHAPE}, with ends exclusive")
-        null = lists.is_null().to_numpy(zero_copy_only=False)
-        lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
-        spans = lists.flatten()
-        starts, ends = (pc.fill_null(spans.field(f).cast(pa.int64()), -1).to_numpy() for f in KEYS[:2])
-        types = spans.field("type").cast(pa.string())
-        return cls(np.repeat(np.arange(len(lists)), lengths), starts, ends, types, null)
-
-    def take(self, spans: npt.NDArray[Any]) -> Labels:
-        """Some of the spans, of the same rows; `spans` is a bool mask."""
-        chosen = self.types.filter(pa.array(spans))
-        return Labels(self.rows[spans], self.starts[spans], self.ends[spans], chosen, self.null)
+        return cls(name, FlatSpans.read(column, name), column.is_null().to_numpy())
 
     def numbers(self, types: tuple[str, ...]) -> Longs:
         """The number of each span's type, int64 [S]; -1 for others."""
-        found = pc.fill_null(pc.index_in(self.types, pa.array(types, pa.string())), -1)
+        found = pc.fill_null(pc.index_in(self.spans.types, pa.array(types, pa.large_string())), -1)
         return np.asarray(found.to_numpy(zero_copy_only=False), np.int64)
 
+    def faults(self, lengths: npt.NDArray[Any], types: tuple[str, ...] | None) -> dict[int, Fault]:
+        """Rows that cannot be learned from.
 
-def flaws(
-    labels: Labels, lengths: Longs, column: str, types: tuple[str, ...] | None
-) -> tuple[npt.NDArray[Any], dict[str, str]]:
-    """Rows whose spans cannot be right.
-
-    Args:
-        labels: of R rows.
-        lengths: int64 [R], characters of the texts.
-        column: name of the column, for the words.
-        types: those that are known; None: all are.
-
-    Returns:
-        object [R], the reason of each row, empty for the good ones; the reasons' words.
-    """
-    reasons = np.full(len(lengths), "", object)
-    words: dict[str, str] = {}
-
-    def blame(spans: npt.NDArray[np.bool_], reason: str, told: str) -> None:
-        reasons[labels.rows[spans]] = reason
-        words[reason] = told
-
-    if types is not None:
-        unknown = labels.numbers(types) < 0
-        if unknown.any():
-            blame(unknown, "unknown-type", _unknown(labels.types.filter(pa.array(unknown)), column, types))
-    elif labels.types.null_count:
-        blame(labels.types.is_null().to_numpy(zero_copy_only=False), "unknown-type", f"column '{column}': a null type")
-    far = (labels.starts < 0) | (labels.ends > lengths[labels.rows])
-    blame(far, "span-out-of-range", f"column '{column}': a span begins before its text or ends after it")
-    blame(labels.starts >= labels.ends, "span-inverted", f"column '{column}': a span ends where it begins, or before")
-    reasons[labels.null] = "null-labels"
-    words["null-labels"] = f"column '{column}' is null; a text without entities has an empty list"
-    return reasons, words
-
-
-def _unknown(found: pa.Array, column: str, types: tuple[str, ...]) -> str:
-    first = found.drop_null()
-    name = str(first[0]) if len(first) else "null"
-    return f"column '{column}': type '{name}'; known are {', '.join(types)}{nearest(name, types)}"
-
-
-def _only_empty(lists: pa.Array) -> bool:
-    """Whether nothing is in any list: of what, a writer that saw no span could not know (pandas, JSON)."""
-    listed = pa.types.is_list(lists.type) or pa.types.is_large_list(lists.type)
-    return listed and not len(lists.flatten())
-
-
-def _no_spans() -> tuple[Longs, Longs, Longs]:
-    empty = np.empty(0, np.int64)
-    return empty, empty, empty
+        Args:
+            lengths: integers [R], code points of the texts.
+            types: those that are known; None: all are.
+        """
+        words = f"column '{self.column}'"
+        found = {row: Fault(one.reason, f"{words}: {one.words}") for row, one in faults(self.spans, lengths).items()}
+        if types is not None:
+            known = f"known are {', '.join(types)}"
+            wrong = self.numbers(types) < 0
+            names = self.spans.types.filter(pa.array(wrong)).to_pylist()
+            told = {name: f"{words}: type {name!r}; {known}{nearest(str(name), types)}" for name in set(names)}
+            for row, name in zip(self.spans.rows[wrong].tolist(), names, strict=True):
+                found.setdefault(row, Fault("unknown-type", told[name]))
+        null = Fault("null-labels", f"{words} is null; a text without entities has an empty list")
+        return found | dict.fromkeys(np.flatnonzero(self.null).tolist(), null)

@@ -114,13 +114,28 @@ def start_from(reference: str, *, offline: bool) -> tuple[TokenEncoder, FastToke
     Raises:
         ConfigError: there is none, or its tokenizer gives no offsets.
     """
-    path = Path(reference).expanduser()
-    folder = path if path.is_dir() else hub.snapshot(reference, offline=offline)
+    folder, tokenizer = _folder(reference, offline=offline), tokenizer_of(reference, offline=offline)
     if folders.architecture(folder) is not None:
-        trained = TrainedText.read(folder)
-        model = MaskedLm(trained.encoder)
+        model = MaskedLm(TrainedText.read(folder).encoder)
         load_weights(model, folder)
-        return OwnTokenEncoder(model.encoder), trained.tokenizer(folder)
+        return OwnTokenEncoder(model.encoder), tokenizer
     settings = EncoderSettings(str(folder), offline=offline)
     found, _ = loading.load_model(folders.read_folder(folder), settings, torch.float32)
-    return TransformersTokenEncoder(found), load_tokenizer(str(folder), offline=offline)
+    return TransformersTokenEncoder(found), tokenizer
+
+
+def tokenizer_of(reference: str, *, offline: bool) -> FastTokenizer:
+    """The tokenizer of the encoder that a folder or a hub id names, without its weights.
+
+    Raises:
+        ConfigError: there is none, or it gives no offsets.
+    """
+    folder = _folder(reference, offline=offline)
+    if folders.architecture(folder) is not None:
+        return TrainedText.read(folder).tokenizer(folder)
+    return load_tokenizer(str(folder), offline=offline)
+
+
+def _folder(reference: str, *, offline: bool) -> Path:
+    path = Path(reference).expanduser()
+    return path if path.is_dir() else hub.snapshot(reference, offline=offline)

@@ -63,10 +63,11 @@ class NerTask:
         texts = table.column(self._column).cast(pa.string()).to_pylist()
         found = tokenize(self._tokenizer, texts)
         labels = Labels.read(table.column(self._config.labels), self._config.labels)
-        aligned = align(labels.rows, labels.starts, labels.ends, found.offsets)
-        rows = labels.rows[aligned.found]
+        gold = labels.spans
+        aligned = align(gold.rows, gold.starts, gold.ends, found.offsets)
+        rows = gold.rows[aligned.found]
         spans = np.stack([labels.numbers(self._types), aligned.starts, aligned.ends], axis=1)[aligned.found]
-        lost = np.bincount(labels.rows[~aligned.found], minlength=len(texts))
+        lost = np.bincount(gold.rows[~aligned.found], minlength=len(texts))
         counts = np.bincount(rows, minlength=len(texts))
         return pa.table(
             {
@@ -139,14 +140,19 @@ class NerTask:
         return TrainedExtractor(self._types, self._head, self._config.max_length, special, self._start.described)
 
     def _evaluation(self, model: nn.Module, validation: Callable[[], Iterator[pa.Table]]) -> dict[str, Any]:
-        """Of texts that fit a window. Spans that do not align are gold spans which no model can find: they count as missed."""
+        """Of texts that fit a window. Spans that do not align are gold spans which no model can find: they count as missed.
+
+        Those that are wider than a window are in longer texts, which are not judged here; they are counted apart.
+        """
         assert isinstance(model, Extractor)
         counts: Counter[str] = Counter()
         device = next(model.parameters()).device
         for read in validation():
-            fits = pc.less_equal(pc.list_value_length(read.column(TOKENS)), self._config.max_length - FRAME)
+            room = self._config.max_length - FRAME
+            fits = pc.less_equal(pc.list_value_length(read.column(TOKENS)), room)
             table = read.filter(fits)
             counts["longer_rows"] += len(read) - len(table)
+            counts["too_wide"] += _wider(read.filter(pc.invert(fits)), room)
             if not len(table):
                 continue
             pieces, wanted = self._seen(table, _EVALUATION_DRAW)
@@ -165,7 +171,7 @@ class NerTask:
             )
         measure = Measure(counts["gold"], counts["found"], counts["right"], counts["right"])
         facts = {name: counts[name] for name in ("rows", "longer_rows", "gold", "found", "right")}
-        facts["unaligned"] = counts["lost"]
+        facts |= {"unaligned": counts["lost"], "too_wide": counts["too_wide"]}
         return facts | {"precision": measure.precision, "recall": measure.recall, "f1": measure.f1}
 
 
@@ -206,6 +212,12 @@ def _gold(spans: list[npt.NDArray[np.int32]], firsts: Longs, pieces: list[npt.ND
     end = flat[:, 2] - firsts[rows]
     inside = (begin >= 0) & (end <= np.array([len(piece) for piece in pieces], np.int64)[rows])
     return np.stack([rows, flat[:, 0], begin + BEFORE, end + BEFORE], axis=1)[inside]
+
+
+def _wider(rows: pa.Table, room: int) -> int:
+    """How many spans have more tokens than a window."""
+    flat = np.concatenate([np.empty(0, np.int32), *_rows_of(rows.column(SPANS))]).reshape(-1, _SPAN)
+    return int(np.count_nonzero(flat[:, 2] - flat[:, 1] > room))
 
 
 def _span_set(gold: Longs) -> SpanSet:
