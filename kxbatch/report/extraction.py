@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from kxbatch.models.extraction.metrics import Numbers
 from kxbatch.report.density_rows import Floats, Thinned, least
 from kxbatch.report.density_survey import BINS, MOST_SORTED
 from kxbatch.report.extraction_rows import Batch, Row, batches
+from kxbatch.report.extraction_threshold import threshold
 from kxbatch.report.record import Run
 
 UNSURE, NESTED, TYPICAL = 8, 6, 6  # rows shown
@@ -54,7 +54,8 @@ class Extraction:
 
     Attributes:
         name: of the stage.
-        threshold: score that an entity must exceed; None where the job does not say.
+        threshold: score that an entity must exceed; None where there is none, or it is not known.
+        rule: what holds in place of a threshold; "" where there is one.
         policy: "nested" or "flat", as the job says; "" where it does not.
         rows: of all parts.
         empty: rows without an entity.
@@ -71,6 +72,7 @@ class Extraction:
 
     name: str
     threshold: float | None
+    rule: str
     policy: str
     rows: int
     empty: int
@@ -98,7 +100,7 @@ def read_extractions(output: Folder, run: Run) -> Iterator[Extraction]:
     """
     for stage in run.job.get("stage", ()):
         if stage.get("kind") == "extract":
-            found = _survey(output, stage)
+            found = _survey(output, run, stage)
             if found is not None:
                 yield found
 
@@ -153,19 +155,20 @@ class _Tally:
         return np.linspace(low, high if high > low else low + 1.0, BINS + 1)
 
 
-def _survey(output: Folder, stage: Mapping[str, Any]) -> Extraction | None:
+def _survey(output: Folder, run: Run, stage: Mapping[str, Any]) -> Extraction | None:
     name, tally = str(stage.get("name", "extract")), _Tally()
-    folder, threshold = output.child(name), stage.get("threshold")
-    threshold = float(threshold) if isinstance(threshold, int | float) and math.isfinite(threshold) else None
+    folder = output.child(name)
     for batch in batches(folder):
         tally.add(batch)
     if not tally.rows:
         return None
+    score, rule = threshold(output, run, stage)
     scored = len(tally.sample.rows) and len(tally.means.rows)
-    histogram, typical = _second(folder, tally, tally.edges(threshold)) if scored else (None, ())
+    histogram, typical = _second(folder, tally, tally.edges(score)) if scored else (None, ())
     return Extraction(
         name=name,
-        threshold=threshold,
+        threshold=score,
+        rule=rule,
         policy=str(stage.get("policy", "")),
         rows=tally.rows,
         empty=tally.empty,

@@ -111,7 +111,7 @@ class Outputs:
 
     def stage(self, name: str, found: Sequence[Any], texts: Sequence[str], *, cut: int = 2, **told: Any) -> None:
         """A stage with these entities, the first `cut` rows in a part of their own."""
-        self.job["stage"].append({"kind": "extract", "name": name, "model": "m", **told})
+        self.job["stage"].append({"kind": "extract", "name": name, "model": "m"} | told)
         table = pa.table({"id": [f"r{at}" for at in range(len(texts))], "entities": entities(found, texts)})
         (self.folder / name).mkdir(parents=True)
         for shard, part in enumerate((table.slice(0, cut), table.slice(cut))):
@@ -200,6 +200,33 @@ def test_no_rows_and_several_stages(outputs: Outputs) -> None:
     assert "two: 1.67 a text, 33.3 % of them have none" in page.words
     ids = re.findall(r'id="([^"]+)"', page.html)
     assert len(ids) == len(set(ids))
+
+
+@pytest.mark.parametrize(
+    ("head", "given", "words", "drawn"),
+    [
+        ("efficient-globalpointer", None, "Threshold 0 ", True),
+        ("globalpointer", None, "Threshold 0 ", True),
+        ("crf", None, "Threshold none; the best tags of the CRF", False),
+        ("crf", -1.5, "Threshold -1.5 ", True),
+        ("globalpointer", 2, "Threshold 2 ", True),
+        (None, None, "Threshold 0; of a CRF, its best tags", False),
+    ],
+)
+@pytest.mark.parametrize("own", [True, False], ids=["stage", "folder"])
+def test_the_threshold_that_held_is_told(
+    outputs: Outputs, tmp_path: Path, own: bool, head: str | None, given: float | None, words: str, drawn: bool
+) -> None:
+    artifact = outputs.folder / "ner/_artifact" if own else tmp_path / "model"
+    if head is not None:
+        artifact.mkdir(parents=True)
+        (artifact / "config.json").write_text(json.dumps({"architecture": "kxbatch-extractor", "head": head}))
+    outputs.job["stage"].append({"kind": "ner", "name": "ner"})
+    told: dict[str, Any] = {"model": "stage:ner" if own else str(artifact)}
+    outputs.stage("extract", FOUND, TEXTS, **told, **({} if given is None else {"threshold": given}))
+    page = outputs.page()
+    assert words in page.words.replace("\u2212", "-")
+    assert (">threshold</text>" in page.html) is drawn
 
 
 def test_long_tails_are_held_by_the_outer_bars(outputs: Outputs) -> None:

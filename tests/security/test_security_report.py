@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from finished import Finished
 from fuzz.guard import verb
@@ -112,6 +115,70 @@ def test_what_the_record_says(finished: Finished, text: str) -> None:
     assert found.attributes == before.attributes
     assert set(found.tags) == set(before.tags)
     assert text in found.text
+
+
+def extraction(hostile: bool) -> dict[str, Any]:
+    """Texts, ids, types of entities and names of columns, as they come or made to harm; the job that extracts from them."""
+    said = HOSTILE if hostile else [f"plain{number} words" for number in range(len(HOSTILE))]
+    text, gold = (said[1], said[9]) if hostile else ("text", "labels")
+    spans = pa.list_(pa.struct([("start", pa.int32()), ("end", pa.int32()), ("type", pa.string())]))
+    short = [{"start": 0, "end": 3, "type": one} for one in said]
+    whole = [{"start": 0, "end": len(one) - at % 3, "type": one} for at, one in enumerate(said)]
+    marked = [list(pair) for pair in zip(whole, short, strict=True)]
+    columns = {
+        "id": [f"{one} {n}" for n, one in enumerate(said * 3)],
+        text: said * 3,
+        gold: pa.array(marked * 3, spans),
+    }
+    pq.write_table(pa.table(columns), "texts.parquet")
+    tiny = {"dim": 32, "layers": 1, "key_dim": 16, "base_length": 32, "init": "lecun"}
+    training = {"steps": 2, "batch_rows": 8, "validation_share": 0.0, "precision": "fp32"}
+    stages = [
+        {"kind": "tokenizer", "column": text, "unit": "characters", "vocabulary": 400},
+        {
+            "kind": "ner",
+            "column": text,
+            "labels": gold,
+            "tokenizer": "stage:tokenizer",
+            "model": tiny,
+            "training": training,
+        },
+        {"kind": "extract", "input": "input", "column": text, "model": "stage:ner", "keep": [text, gold]},
+    ]
+    stages[2] |= {"threshold": -0.5, "max_width": 5}
+    where = {"name": "names", "output": "out", "executor": "inline"}
+    return {"job": where, "input": {"path": ["texts.parquet"], "id": "id"}, "stage": stages}
+
+
+def extracted(hostile: bool) -> tuple[Elements, Elements]:
+    """The report of such a job, and the page of an evaluation of it, one path of which is hostile, too."""
+    made = extraction(hostile)
+    assert kx.run(made, quiet=True).exit_code == 0
+    place = Path((HOSTILE[1] if hostile else "plain").replace("/", "|"))
+    shutil.copytree("out/extract", place)
+    text, gold = made["stage"][2]["keep"]
+    said = verb("extract", "eval", "out/extract", str(place), "--text", text, "--gold", gold, "--output", "measured")
+    assert said[0] == 0
+    return elements(Path("out/report.html").read_text()), elements(Path("measured/evaluation.html").read_text())
+
+
+def test_texts_and_types_of_entities(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pages = []
+    for hostile in (False, True):
+        Path(f"{hostile}").mkdir()
+        monkeypatch.chdir(workplace / f"{hostile}")
+        pages.append(extracted(hostile))
+        monkeypatch.chdir(workplace)
+    assert all("Least sure" in report.text and "Wrong" in page.text for report, page in pages), (
+        "there is something shown"
+    )
+    for plain, found in zip(*pages, strict=True):
+        sound(found)
+        assert found.attributes <= plain.attributes
+        assert set(found.tags) <= set(plain.tags)
+        assert "{{ 7 * 7 }}" in found.text, "a template in the data is text"
+        for text in (HOSTILE[0], HOSTILE[1], HOSTILE[4], HOSTILE[5]):
+            assert text[:20] in found.text, "what the data say is there as text"
 
 
 def test_failures_and_warnings(finished: Finished) -> None:
