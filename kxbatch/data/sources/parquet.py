@@ -102,7 +102,8 @@ def read_parquet(source: SourceFile, cut: Cut, fields: Sequence[pa.Field], id_fi
     numbers = np.arange(cut.first_row, cut.first_row + (cut.rows if raw is None else raw.num_rows))
     columns: list[pa.ChunkedArray] = []
     misfits: dict[int, tuple[str, str]] = {}
-    for field in fields if raw is not None else ():
+    for field in fields:
+        assert raw is not None
         column, beyond = _narrowed(raw[field.name], field)
         columns.append(_cast(source, column, field))
         misfits |= beyond
