@@ -41,13 +41,15 @@ def log_level_mass(x0_BD: Tensor, mean_BD: Tensor, variance: float) -> Tensor:
     mirrored_BF = lower_BF + upper_BF > 0
     low_BF = torch.special.log_ndtr(torch.where(mirrored_BF, -upper_BF, lower_BF))
     high_BF = torch.special.log_ndtr(torch.where(mirrored_BF, -lower_BF, upper_BF))
-    return (high_BF + torch.log(-torch.expm1(low_BF - high_BF))).sum(1)
+    mass_BF: Tensor = high_BF + torch.log(-torch.expm1(low_BF - high_BF))
+    return mass_BF.sum(1)
 
 
 def log_normal(x0_BD: Tensor, mean_BD: Tensor, variance: float) -> Tensor:
     """Log-density of a Gaussian with one variance, nats, float64 [B]."""
     away_BF = (x0_BD.double() - mean_BD.double()).flatten(1)
-    return -0.5 * (away_BF.square() / variance + math.log(2 * math.pi * variance)).sum(1)
+    doubled_BF = away_BF.square() / variance + math.log(2 * math.pi * variance)
+    return -0.5 * doubled_BF.sum(1)
 
 
 _DECODERS: dict[str, LogLikelihood] = {"levels": log_level_mass, "density": log_normal}

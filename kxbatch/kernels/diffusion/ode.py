@@ -1,13 +1,21 @@
 """Between noise and data without chance: the probability-flow ODE, in both directions.
 
-With `y = x / A` and `r = B / A`, the ODE is `dy / dr = eps(x_t, t)` (Song, Meng and Ermon 2021, equation 14). DDIM with eta = 0
-is Euler's method on it; two looks at the denoiser a step make the error fall with the square of the step.
+With the angle `p = arctan(B / A)` for time, the ODE is `dx / dp = v`, `v = A eps - B x_0` (Salimans and Ho 2022, appendix D;
+it is equation 14 of Song, Meng and Ermon 2021 in bounded variables, so that a schedule may end in all but pure noise). If x_0 and
+eps stay as they are, x and v turn like the hand of a clock:
+
+    x' = cos(d) x + sin(d) v,    d = p' - p
+
+This step is DDIM with eta = 0, the Euler method of the ODE. A second look at the denoiser on the way, turned back to where the step
+starts, corrects v, and the error falls with the square of the step (Runge-Kutta of order 2 in the turning frame). Both are exact
+for data that are one point.
 
 Letters: B samples, D the values of a sample in whatever shape.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -17,7 +25,7 @@ from torch import Tensor
 
 from kxbatch.errors import ConfigError, nearest
 from kxbatch.kernels.diffusion.denoiser import Denoiser
-from kxbatch.kernels.diffusion.schedule import Schedule
+from kxbatch.kernels.diffusion.schedule import Table
 from kxbatch.kernels.diffusion.times import time_pairs
 
 Solver = Literal["euler", "heun", "midpoint"]
@@ -33,8 +41,8 @@ def decode(denoiser: Denoiser, x_BD: Tensor, times: Sequence[int], solver: Solve
         x_BD: [B, ...] at the last of the times: noise, or what `encode` gave for the same times.
         times: ascending sub-sequence of 1 to T.
         solver: `"euler"` is DDIM with eta = 0; `"heun"` looks at both ends of a step; `"midpoint"` at its start and at the time
-            nearest to its middle in r. The last two look twice a step. Heun's last step is Euler's, since there is no denoiser at
-            time 0; so is a midpoint step without a time in between.
+            nearest to its middle, or at both ends where no time lies in between. The last two look twice a step, but for
+            the step onto the data: there is no denoiser at time 0, so Heun's method ends with a step of Euler's.
 
     Returns:
         x_0 [B, ...].
@@ -99,32 +107,31 @@ def _pairs(denoiser: Denoiser, times: Sequence[int], solver: str) -> list[tuple[
 
 def _step(denoiser: Denoiser, x_BD: Tensor, t: int, to: int, solver: Solver) -> Tensor:
     """From t to any other time, earlier or later."""
-    schedule = denoiser.schedule
-    slope_BD = _eps(denoiser, x_BD, t)
-    between = {"euler": None, "heun": to or None, "midpoint": _middle(schedule, t, to)}[solver]
-    if between is None:
-        return _line(schedule, x_BD, slope_BD, t, to)
-    ratio = schedule.B / schedule.A
-    # Runge-Kutta of order 2 with its second look at any part of the way: 1 is Heun's method, 1/2 the midpoint rule
-    part = float((ratio[between] - ratio[t]) / (ratio[to] - ratio[t]))
-    later_BD = _eps(denoiser, _line(schedule, x_BD, slope_BD, t, between), between)
-    return _line(schedule, x_BD, torch.lerp(slope_BD, later_BD, 0.5 / part), t, to)
+    angles = np.arctan2(denoiser.schedule.B, denoiser.schedule.A)
+    start = float(angles[t])
+    v_BD = _velocity(denoiser, x_BD, t, start)
+    between = _second_look(angles, t, to, solver)
+    if between is not None:
+        # part of the way at which it looks again: 1 is Heun's method, 1/2 the midpoint rule
+        part = float((angles[between] - start) / (angles[to] - start))
+        there_BD = _turn(x_BD, v_BD, float(angles[between]) - start)
+        v_BD = torch.lerp(v_BD, _velocity(denoiser, there_BD, between, start), 0.5 / part)
+    return _turn(x_BD, v_BD, float(angles[to]) - start)
 
 
-def _eps(denoiser: Denoiser, x_BD: Tensor, t: int) -> Tensor:
-    return denoiser(x_BD, max(t, 1))[1]
+def _velocity(denoiser: Denoiser, x_BD: Tensor, t: int, angle: float) -> Tensor:
+    """v at an angle, of what the denoiser sees at time t."""
+    x0_BD, eps_BD = denoiser(x_BD, max(t, 1))
+    return math.cos(angle) * eps_BD - math.sin(angle) * x0_BD
 
 
-def _line(schedule: Schedule, x_BD: Tensor, slope_BD: Tensor, t: int, to: int) -> Tensor:
-    """`y += slope (r' - r)` written for x."""
-    kept = float(schedule.A[to] / schedule.A[t])
-    return kept * x_BD + (float(schedule.B[to]) - kept * float(schedule.B[t])) * slope_BD
+def _turn(x_BD: Tensor, v_BD: Tensor, angle: float) -> Tensor:
+    return math.cos(angle) * x_BD + math.sin(angle) * v_BD
 
 
-def _middle(schedule: Schedule, t: int, to: int) -> int | None:
-    """The time strictly between two whose r is nearest to their middle; None if there is none."""
+def _second_look(angles: Table, t: int, to: int, solver: Solver) -> int | None:
+    """The other time at which a step asks the denoiser; None if it asks once."""
     low, high = min(t, to) + 1, max(t, to)
-    if low == high:
-        return None
-    ratio = schedule.B / schedule.A
-    return low + int(np.abs(ratio[low:high] - 0.5 * (ratio[t] + ratio[to])).argmin())
+    if solver == "midpoint" and low < high:
+        return low + int(np.abs(angles[low:high] - 0.5 * (angles[t] + angles[to])).argmin())
+    return None if solver == "euler" or to == 0 else to

@@ -88,7 +88,7 @@ def at(table: Table, t_B: Tensor, like_BD: Tensor) -> Tensor:
     Returns:
         [B, 1, ..., 1].
     """
-    values_B = torch.from_numpy(table).to(like_BD.device)[t_B].to(like_BD.dtype)
+    values_B = torch.tensor(table, device=like_BD.device)[t_B].to(like_BD.dtype)
     return values_B.reshape(-1, *[1] * (like_BD.ndim - 1))
 
 
