@@ -120,7 +120,7 @@ def _step(denoiser: Denoiser, x_BD: Tensor, t: int, to: int, solver: Solver) -> 
 
 
 def _velocity(denoiser: Denoiser, x_BD: Tensor, t: int, angle: float) -> Tensor:
-    """v at an angle, of what the denoiser sees at time t."""
+    """The velocity at an angle, of what the denoiser sees at time t."""
     x0_BD, eps_BD = denoiser(x_BD, max(t, 1))
     return math.cos(angle) * eps_BD - math.sin(angle) * x0_BD
 

@@ -33,7 +33,8 @@ def sample(
 ) -> Tensor:
     """Samples, each a function of seed, its own key and the settings.
 
-    All arithmetic here is value by value, so a sample comes out bit for bit the same in any batch, if the denoiser's does.
+    All arithmetic here is value by value, so a sample comes out bit for bit the same in any batch, if the denoiser's does. Most
+    networks round otherwise in another batch (torch's sigmoid and softmax do): for them the batches themselves must stay the same.
 
     Args:
         denoiser: reads x_t; it also holds the schedule and whether x_0 is clipped.
