@@ -6,6 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers.schedulers import scheduling_ddpm
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from diffusion_oracle import Mixture
 from torch import Tensor
 
@@ -23,11 +26,6 @@ from kxbatch.kernels.diffusion import (
     spaced_times,
     target,
 )
-
-pytest.importorskip("diffusers", reason="the package diffusers is not installed")
-from diffusers.schedulers import scheduling_ddpm
-from diffusers.schedulers.scheduling_ddim import DDIMScheduler
-from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
 DOUBLE = torch.float64
 PEER_KINDS: dict[str, Prediction] = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
