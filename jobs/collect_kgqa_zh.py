@@ -12,8 +12,9 @@ object as a list, split, train, made). No predicate, or with `--by subject` no s
 test; how the questions came split is not kept, for it shares both. A subject `X（Y）` is X with the meaning Y.
 
 Fifteen thousand questions are few for a model that knows nothing: `--swaps` makes more of those of train (`made`), each with
-another subject of train in place of its own, in which some characters are changed for any of the graph's. They ask for what need
-not exist; they teach how a subject is taken over from a question, rare characters included.
+another subject of train in place of its own, and in every other one another predicate of train, where the question spells it. Some
+characters of both are changed for any of the graph's. They ask for what need not exist; they teach how names are taken over from a
+question, rare and unknown ones included.
 """
 
 from __future__ import annotations
@@ -49,6 +50,8 @@ COLLECTIONS = (  # where in the package, and the dynasty where the poems do not 
 STRANGE = (
     0.2  # share of the characters of a made subject that are changed: most of the graph's are in no question of train
 )
+OTHER = 0.5  # share of the made questions that spell a predicate which ask for another one
+GAP = "\0"  # stands where the subject will be
 SENTENCE = re.compile(r"[^。！？；]+[。！？；]?")
 
 
@@ -134,26 +137,27 @@ def facts_of_poems(poetry: Path) -> pl.DataFrame:
     return pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String)).unique(maintain_order=True)
 
 
-def swapped(
-    questions: pl.DataFrame, names: Sequence[str], letters: Sequence[str], copies: int, seed: int
-) -> pl.DataFrame:
-    """Questions whose subject is replaced by one like another, where the question spells it; their objects are unknown.
+def swapped(questions: pl.DataFrame, letters: Sequence[str], copies: int, seed: int) -> pl.DataFrame:
+    """Questions that spell their subject, with one like another in its place, and likewise predicates; objects are unknown.
 
     Args:
-        questions: to make them of.
-        names: of the subjects to take.
+        questions: to make them of, and to take names from.
         letters: characters, some of which take the place of those of a name, drawn evenly.
         copies: of each question.
         seed: of what is drawn.
     """
     rng = np.random.default_rng(seed)
-    spelled = [(q, s, p) for q, s, p in questions.select("question", "subject", "predicate").iter_rows() if s in q]
-    drawn = rng.integers(len(names), size=(copies, len(spelled))) if names else np.empty((0, 0), int)
+    spelled = [row for row in questions.select("question", "subject", "predicate").iter_rows() if row[1] in row[0]]
+    subjects, predicates = (questions[name].unique(maintain_order=True).to_list() for name in ("subject", "predicate"))
     rows: list[tuple[str, str, str, str, list[str]]] = []
-    for others in drawn.tolist():
-        for (question, subject, predicate), other in zip(spelled, others, strict=True):
-            name = estranged(names[other], letters, rng)
-            rows.append((question.replace(subject, name, 1), name, predicate, "", []))
+    for question, subject, predicate in spelled * copies:
+        before, _, after = question.partition(subject)
+        name = estranged(subjects[rng.integers(len(subjects))], letters, rng)
+        text, asked = before + GAP + after, predicate
+        if predicate in text and rng.random() < OTHER:
+            asked = estranged(predicates[rng.integers(len(predicates))], letters, rng)
+            text = text.replace(predicate, asked, 1)
+        rows.append((text.replace(GAP, name, 1), name, asked, "", []))
     made = pl.DataFrame(rows, questions.select("question", *KEY, "object").schema, orient="row")
     return made.with_columns(split=pl.lit("train"), made=pl.lit(True))
 
@@ -184,9 +188,8 @@ def main() -> None:
     parts = parts_of(group_names(questions.to_arrow(), arguments.by), Shares(), arguments.seed).to_pylist()
     asked = questions.with_columns(split=pl.Series(parts, dtype=pl.String), made=pl.lit(False))
     learned = asked.filter(split="train")
-    names = learned["subject"].unique(maintain_order=True).to_list()
     letters = sorted(set("".join(normalize(facts["subject"].unique().to_list()).to_pylist())) - {" "})
-    asked = pl.concat([asked, swapped(learned, names, letters, arguments.swaps, arguments.seed)])
+    asked = pl.concat([asked, swapped(learned, letters, arguments.swaps, arguments.seed)])
     write_table(facts, arguments.output / "triples.parquet")
     write_table(asked.with_columns(train=pl.col("split") == "train"), arguments.output / "questions.parquet")
     sizes = ", ".join(f"{parts.count(part)} {part}" for part in PARTS)

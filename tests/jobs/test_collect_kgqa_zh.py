@@ -38,7 +38,7 @@ def collect(*arguments: str | int | Path) -> Ended:
 
 @pytest.fixture
 def questions(tmp_path: Path) -> Path:
-    rows = [(f"第{s}号的{p}是什么？", f"第{s}号", f"属性{p}", f"{s}-{p}") for s in range(30) for p in range(10)]
+    rows = [(f"第{s}号的属性{p}是什么？", f"第{s}号", f"属性{p}", f"{s}-{p}") for s in range(30) for p in range(10)]
     rows += [
         ("牛郎织女是哪里的故事？", "牛郎织女（中国著名民间故事）", "属性0", "中国"),
         ("王强在哪里毕业？", "王强", "毕业院校", "第二军医大学"),
@@ -94,6 +94,9 @@ def test_parts_share_no_group_and_hold_every_whole_question(tmp_path: Path, ques
     assert letters >= set("".join(made["subject"]))
     assert 0.1 < made.filter(~pl.col("subject").is_in(learned["subject"].implode())).height / len(made) < 0.9
     assert all(subject in question for question, subject in made.select("question", "subject").iter_rows())
+    other = made.filter(~pl.col("predicate").is_in(learned["predicate"].implode()))
+    assert len(other)
+    assert all(predicate in question for question, predicate in other.select("question", "predicate").iter_rows())
     assert len(made) == 2 * sum(s in q for q, s in learned.select("question", "subject").iter_rows())
     assert len(groups[0]) > len(groups[1])
     assert together.filter(subject="牛郎织女")["meaning"].to_list() == ["中国著名民间故事"]
