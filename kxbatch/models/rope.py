@@ -38,3 +38,21 @@ def turn(x: Tensor, table: Tensor) -> Tensor:
     cos_LR, sin_LR = table[0], table[1]
     a, b = x.chunk(2, dim=-1)
     return torch.cat([a * cos_LR - b * sin_LR, b * cos_LR + a * sin_LR], dim=-1)
+
+
+def grid_table(rows: int, columns: int, width: int, base: float, like: Tensor) -> Tensor:
+    """The same for places of a grid: the first half of the pairs turns by the row, the other half by the column.
+
+    Args:
+        rows: 0 to rows - 1.
+        columns: likewise.
+        width: of a query, a multiple of 4.
+        base: of the wavelengths in each direction.
+        like: as in `rope_table`.
+
+    Returns:
+        [2, L, R], L places row by row.
+    """
+    by_row = rope_table(rows, width // 2, base, like).unsqueeze(2).expand(-1, -1, columns, -1)
+    by_column = rope_table(columns, width // 2, base, like).unsqueeze(1).expand(-1, rows, -1, -1)
+    return torch.cat([by_row, by_column], dim=-1).flatten(1, 2)
