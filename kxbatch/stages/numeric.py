@@ -36,12 +36,14 @@ class Domain:
         nulls: a null number sets its row aside, or comes as NaN for the model to fill.
         widths: how many values each column must have, as a model was trained; None: as most rows of the table have.
         shape: height, width and channels that an image must have; None: as most have.
+        largest: of a value's magnitude.
     """
 
     levels: int | None
     nulls: Nulls = "refuse"
     widths: tuple[int, ...] | None = None
     shape: Shape | None = None
+    largest: float = LARGEST
 
 
 @dataclass(frozen=True)
@@ -122,9 +124,7 @@ class _Reading:
     def check_levels(self, values: Values, levels: int) -> None:
         """Whole numbers in range."""
         wrong = (values != np.rint(values)) | (values < 0) | (values > levels - 1)
-        self._set_aside(
-            wrong.any(axis=1), "out-of-range", f"the likelihood wants whole numbers 0 to {levels - 1}, or images"
-        )
+        self._set_aside(wrong.any(axis=1), "out-of-range", f"whole numbers 0 to {levels - 1} are wanted, or images")
 
     @property
     def rejected(self) -> list[Rejected]:
@@ -143,12 +143,13 @@ class _Reading:
         if self._domain.nulls == "impute":
             values[null] = np.nan
         else:
-            self._set_aside(null, "null-value", f"column '{name}' is null; nulls = 'impute' would fill it")
+            self._set_aside(null, "null-value", f"column '{name}' is null")
         return values
 
     def _finite(self, name: str, values: Values) -> None:
-        known = np.asarray((np.abs(values) <= LARGEST).all(axis=1))  # NaN is not
-        self._set_aside(~known, "not-finite", f"column '{name}' has NaN, infinite values, or values beyond 1e100")
+        largest = self._domain.largest
+        known = np.asarray((np.abs(values) <= largest).all(axis=1))  # NaN is not
+        self._set_aside(~known, "not-finite", f"column '{name}' has NaN, infinite values, or values beyond {largest:g}")
 
     def _vectors(self, name: str, column: pa.ChunkedArray, width: int | None) -> Values:
         length = lengths(column)

@@ -7,12 +7,13 @@ goes on as if nothing had happened, and any number of processes train the same m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import pyarrow as pa
 
+from kxbatch.data.arrays import Arrays
 from kxbatch.stages.base import Artifact
 
 if TYPE_CHECKING:
@@ -96,3 +97,15 @@ class Task(Protocol):
 
     def describe(self) -> dict[str, Any]:
         """The architecture, as flat JSON values: a state is only loaded into a model of the same."""
+
+
+@runtime_checkable
+class LeavesLive(Protocol):
+    """A task that, where weights are averaged, leaves both: the average by `finish`, and what the optimiser left by this."""
+
+    def live_files(self, weights: Mapping[str, Tensor]) -> dict[str, Arrays]:
+        """Further files of the artifact, arrays by the file's name.
+
+        Args:
+            weights: those that the optimiser left, by name, fp32, on the CPU.
+        """

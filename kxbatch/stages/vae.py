@@ -6,7 +6,6 @@ Kingma and Welling (2014); importance-weighted: Burda, Grosse and Salakhutdinov 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import reduce
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -18,11 +17,11 @@ from kxbatch.data.arrays import Arrays
 from kxbatch.data.images import IMAGE_LEVELS
 from kxbatch.data.row_draws import held_out, row_keys
 from kxbatch.errors import ConfigError, DataError
-from kxbatch.kernels.spread import Spread, merge_spreads, spread_of
 from kxbatch.spec.model import StageConfig
 from kxbatch.spec.training import TrainingConfig
 from kxbatch.stages.base import Column, ColumnKind, Context, Survey, TrainStage
 from kxbatch.stages.numeric import Domain, Nulls, check_kinds, read_numeric
+from kxbatch.stages.numeric_facts import combined, numeric_facts
 
 if TYPE_CHECKING:
     from kxbatch.stages.task import Task
@@ -151,9 +150,7 @@ class VaeStage(TrainStage[VaeConfig]):
         passed = np.flatnonzero(found.usable & ~learns)
         keys = row_keys(table.column("id").filter(pa.array(found.usable)).to_pylist())
         seen = learns[found.usable] & ~held_out(keys, self.training.validation_share)
-        facts: Arrays = dict(spread_of(found.values[seen]).to_arrays())
-        facts |= {"widths": np.array(found.widths), "rows": np.array(int(found.usable.sum()))}
-        facts["shape"] = np.array(found.shape or (), np.int64)
+        facts = numeric_facts(found, seen)
         sizes = np.ones(int((found.usable & learns).sum()), np.int32)
         return Survey(sizes, found.rejected, passed, facts)
 
@@ -163,19 +160,7 @@ class VaeStage(TrainStage[VaeConfig]):
         Raises:
             DataError: they do not.
         """
-        filled = [one for one in facts if int(one["rows"])]
-        for name, words in (("widths", "values of their columns"), ("shape", "heights, widths and channels of images")):
-            found = sorted({tuple(int(n) for n in one[name]) for one in filled})
-            if len(found) > 1:
-                raise DataError(
-                    f"columns {', '.join(self.data_columns)}: shards do not go together, {words}: "
-                    f"{' and '.join(map(str, found[:2]))}; a model is of rows of one size"
-                )
-        if not filled:
-            return {}
-        spreads = (Spread(**{name: one[name] for name in Spread.__dataclass_fields__}) for one in filled)
-        whole = reduce(merge_spreads, spreads)
-        return {**whole.to_arrays(), "widths": filled[0]["widths"], "shape": filled[0]["shape"]}
+        return combined(facts, self.data_columns)
 
     def task(self, context: Context) -> Task:
         """The model, and how rows become its batches."""

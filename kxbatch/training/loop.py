@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from kxbatch.errors import FatalError
-from kxbatch.stages.task import Batch, Task
+from kxbatch.stages.task import Batch, LeavesLive, Task
 from kxbatch.training.backend import Backend
 from kxbatch.training.feed import (
     Prefetch,
@@ -277,6 +277,8 @@ class _Training:
         """Consolidated weights, evaluations and the artifact; by process 0, on a model of its own."""
         with self._backend.averaged():
             weights = self._backend.weights()
+        leaves = self._task if self._config.ema is not None and isinstance(self._task, LeavesLive) else None
+        live = self._backend.weights() if leaves else None
         if weights is None or self._history is None:
             return
         model = self._task.model()
@@ -284,6 +286,8 @@ class _Training:
         model.to(self._backend.device).eval()
         with torch.no_grad(), self._backend.forward_context():
             artifact = self._task.finish(model, weights, self._validation)
+        if leaves is not None and live is not None:
+            artifact.arrays |= leaves.live_files(live)
         curve = [line for line in self._history.lines if "warning" not in line]
         exported = self.progress.step if self._exported is None else self._exported
         facts = asdict(self.progress) | {"status": status, "steps": self._steps, "exported_step": exported}

@@ -24,6 +24,7 @@ from kxbatch.models.vae_config import VaeArchitecture
 from kxbatch.models.vae_inputs import Inputs
 from kxbatch.stages.base import Artifact, Context
 from kxbatch.stages.numeric import read_numeric
+from kxbatch.stages.numeric_facts import image_shape, spread_in
 from kxbatch.stages.task import KEY, Batch, Loss
 from kxbatch.stages.vae import VaeConfig, VaeStage
 
@@ -40,7 +41,7 @@ class VaeTask:
         self._stage, self._config, self._seed = stage, stage.config, context.seed
         facts = context.facts()
         self._widths = tuple(int(width) for width in facts["widths"])
-        spread = Spread(**{name: facts[name] for name in Spread.__dataclass_fields__})
+        spread = spread_in(facts)
         self._architecture = _architecture(stage.config, facts)
         self._inputs = _inputs(stage, spread, self._widths)
 
@@ -127,19 +128,10 @@ def _shape(config: VaeConfig, facts: Arrays, values: int) -> tuple[int, int, int
     Raises:
         ConfigError: `shape` does not fit, or convolutions have no image.
     """
-    found = tuple(int(n) for n in facts["shape"])
-    if config.shape is not None:
-        height, width, *channels = config.shape
-        shape = (height, width, channels[0] if channels else 1)
-        if int(np.prod(shape)) != values or (found and found != shape):
-            held = f"images of {found}" if found else f"{values} values a row"
-            raise ConfigError(f"shape = {list(config.shape)}, but the column has {held}")
-        return shape
-    if found:
-        return (found[0], found[1], found[2])
-    if config.network == "conv":
+    shape = image_shape(config.shape, facts)
+    if shape is None and config.network == "conv":
         raise ConfigError(f"network = 'conv' wants images; say shape = [height, width] of the {values} values of a row")
-    return None
+    return shape
 
 
 def _inputs(stage: VaeStage, spread: Spread, widths: tuple[int, ...]) -> Inputs:
