@@ -19,7 +19,7 @@ class NoiseConfig(Config):
     """How fast noise comes in."""
 
     kind: Literal["linear", "cosine", "su"] = Field("linear", description="shape of the schedule")
-    steps: int = Field(1000, ge=1, le=2**20, description="T: times go from 1 to it, 0 is the data")
+    steps: int = Field(1000, ge=1, le=100_000, description="T: times go from 1 to it, 0 is the data")
     first: float | None = Field(
         None, gt=0, lt=1, description="linear: share of noise `b^2` of the first step; absent: 0.0001"
     )
@@ -52,7 +52,7 @@ class NoiseConfig(Config):
 class MlpNetwork(Config):
     """A residual perceptron."""
 
-    width: int = Field(256, ge=2, multiple_of=2, description="width of the stream")
+    width: int = Field(256, ge=2, multiple_of=2, description="width of the stream, even")
     layers: int = Field(4, ge=1, description="residual blocks")
     dropout: float = Field(0.0, ge=0, lt=1, description="in the blocks")
 
@@ -60,7 +60,7 @@ class MlpNetwork(Config):
 class UNetNetwork(Config):
     """A U-Net."""
 
-    channels: int = Field(64, ge=2, multiple_of=2, description="channels at full size")
+    channels: int = Field(64, ge=2, multiple_of=2, description="channels at full size, even")
     multipliers: Sizes = Field(
         (1, 2, 2),
         min_length=1,
@@ -78,10 +78,13 @@ class GauNetwork(Config):
     """Gated Attention Units over patches."""
 
     patch: int = Field(2, ge=1, description="height and width of a patch")
-    dim: int = Field(256, ge=2, multiple_of=2, description="width of the stream")
+    dim: int = Field(256, ge=2, multiple_of=2, description="width of the stream, even")
     layers: int = Field(8, ge=1, description="Gated Attention Units")
     key_dim: int = Field(
-        64, ge=4, multiple_of=4, description="width of queries and keys: half for rows, half for columns"
+        64,
+        ge=4,
+        multiple_of=4,
+        description="width of queries and keys: half for rows, half for columns; a multiple of 4",
     )
     dropout: float = Field(0.0, ge=0, lt=1, description="of each branch")
 
@@ -112,7 +115,7 @@ class DdpmConfig(StageConfig):
     levels: int | None = Field(
         None, ge=2, le=65536, description="of scaling = 'levels': values are 0 to levels - 1; absent: 256"
     )
-    schedule: NoiseConfig = NoiseConfig()
+    noise: NoiseConfig = NoiseConfig()
     prediction: Literal["eps", "x0", "v"] = Field(
         "eps", description="what the network says of x_t: the noise, the data, or the velocity between them"
     )

@@ -65,7 +65,7 @@ class DiffusionModel:
             if name not in places:
                 known = ", ".join(map(str, self.classes[:20])) or "none"
                 hint = nearest(str(name), map(str, self.classes))
-                raise ConfigError(f"the model knows no class {name!r}{hint}. Classes: {known}")
+                raise ConfigError(f"classes of the model are {known}; it knows no class {name!r}{hint}")
         return torch.tensor([places[name] for name in names], dtype=torch.int64)
 
     def denoiser(self, class_B: Tensor | None = None, guidance: float = 1.0, *, clip: bool | None = None) -> Denoiser:

@@ -40,7 +40,7 @@ class _Strict(BaseModel):
 
 class _Schedule(_Strict):
     kind: ScheduleKind
-    steps: Annotated[int, Field(ge=1, le=2**20)]
+    steps: Annotated[int, Field(ge=1, le=100_000)]
     parameters: dict[str, float]
     identity: str
 

@@ -109,7 +109,7 @@ def _described(stage: DdpmStage, facts: Arrays) -> TrainedDiffusion:
     config, classes = stage.config, read_classes(facts)
     image, shape = len(facts["shape"]) > 0, image_shape(config.shape, facts)
     widths = tuple(int(width) for width in facts["widths"])
-    noise = config.schedule
+    noise = config.noise
     return TrainedDiffusion(
         network=_network(config, sum(widths), shape, len(classes)),
         schedule=NoiseSchedule(noise.kind, noise.steps, noise.parameters),

@@ -86,6 +86,17 @@ def test_time_and_class_are_seen_and_no_class_is_the_last(config: NetworkConfig)
 
 
 @EACH
+def test_bf16_arithmetic_says_about_the_same(config: NetworkConfig) -> None:
+    network = stirred(config)
+    x, t, classes = rows(config)
+    with torch.no_grad():
+        said = network(x, t, classes)
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = network(x, t, classes).float()
+    assert (rounded - said).norm() < 0.05 * said.norm()
+
+
+@EACH
 def test_a_configuration_comes_back_from_json(config: NetworkConfig) -> None:
     assert from_json(to_json(config)) == config
 
