@@ -28,7 +28,7 @@ def job_options(function: Function) -> Function:
         click.option("--set", "sets", multiple=True, metavar="STAGE.KEY=VALUE", help="Override a key; repeatable."),
         click.option("--executor", type=click.Choice(["inline", "ray"]), help="Where to run."),
         click.option("--address", help="Ray cluster to run on; absent: a local one."),
-        click.option("--limit", type=click.IntRange(min=1), help="Read only the first N rows, for a trial."),
+        click.option("--limit", type=click.IntRange(min=1), help="Read, or make, only the first N rows, for a trial."),
     ]
     for option in reversed(options):
         function = option(function)

@@ -64,7 +64,8 @@ def print_plan(plan: Plan) -> None:
     from kxbatch.spec.sizes import format_size
 
     size = format_size(plan.bytes)
-    click.echo(f"{plan.job}: {show(plan.files)} files, {show(plan.shards)} shards, {show(plan.rows)} rows, {size}")
+    found = f"{show(plan.files)} files, {show(plan.shards)} shards, {show(plan.rows)} rows, {size}"
+    click.echo(f"{plan.job}: {found if plan.files else 'no input'}")
     rows = [
         (p.stage, p.phase, p.total, p.done, p.pending, p.stale, p.rows, format_size(p.bytes), reasons(p.reasons))
         for p in plan.phases

@@ -39,12 +39,16 @@ def read_options(section: InputSection) -> ReadOptions:
 def plan_corpus(job: Job) -> CorpusPlan:
     """List the input, compare it with the manifest, and cut what is new. Writes nothing.
 
+    A job without an input keeps what an earlier one left.
+
     Raises:
         ConfigError: nothing matches, no rows, ids that are not unique, or an output that belongs to another job.
         DataError: a file that cannot be read.
     """
     section = job.spec.input
     old = load_manifest(job)
+    if not section.path:
+        return old or CorpusPlan(job.spec.job.name, pa.schema([]), (), 0)
     files = discover(section.path, base=job.base, format=section.format, id_column=section.id)
     known = {source.file.url: source for source in old.sources} if old else {}
     found = {file.url: file for file in files}
@@ -101,6 +105,8 @@ def _changed(old: SourceFile, new: SourceFile) -> bool:
 def _schema(old: CorpusPlan | None, scans: Sequence[SourceScan], section: InputSection) -> pa.Schema:
     """The frozen schema, or the one all files agree on; the id column stays in it whatever `columns` says."""
     filled = [s for s in scans if s.rows]
+    if old is not None and not old.sources:  # there was no input
+        old = None
     schema = old.schema if old is not None else _agreed(filled)
     if old is None and section.columns is not None:
         _check_columns(schema, section)

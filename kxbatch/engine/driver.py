@@ -14,6 +14,7 @@ from kxbatch.engine.local_copy import local_copy
 from kxbatch.engine.manifest import CorpusPlan
 from kxbatch.engine.phases.folding import Pin, fit_and_pin, fold_units
 from kxbatch.engine.phases.judging import judge
+from kxbatch.engine.phases.made import keep_cut, made_shards
 from kxbatch.engine.phases.mapping import CONFIGURATION, map_units
 from kxbatch.engine.phases.pairing import (
     conclude,
@@ -33,6 +34,7 @@ from kxbatch.engine.result import RunResult, stage_record
 from kxbatch.engine.scheduler import Completed, Interrupted, Scheduler, Stopped
 from kxbatch.engine.shard_reader import ShardReader
 from kxbatch.errors import FatalError, KxbatchError
+from kxbatch.spec.model import NOTHING, MakerConfig
 from kxbatch.stages.base import Context
 
 
@@ -58,8 +60,8 @@ class Driver:
         self._run, self._token, self._wanted = run, token, wanted
         self._shards: dict[str, list[InputShard]] = {"input": corpus_shards(job, corpus, limit)}
         self._chains = {node.name: node.chain for node in nodes} | {"input": _input_chain(job)}
-        self._limited = limit is not None
-        self._complete = {"input": limit is None and not corpus.broken}
+        self._limit = limit
+        self._complete = {"input": limit is None and not corpus.broken, NOTHING: limit is None}
         self._failures = [
             Failure("input", url, "Unreadable", message, "park", 3) for url, message in corpus.broken.items()
         ]
@@ -69,7 +71,7 @@ class Driver:
         self._warnings = list(corpus.notes)
         self._made: set[str] = set()  # stages whose artifact is new
         self._skipped: set[str] = set()
-        self._broken = {"input": bool(corpus.broken)}
+        self._broken = {"input": bool(corpus.broken), NOTHING: False}
         self._at = ""
 
     def drive(self) -> RunResult:
@@ -112,7 +114,7 @@ class Driver:
 
     def _stage(self, node: Node) -> None:
         clock, self._at = time.monotonic(), node.name
-        shards, assignment = self._shards[node.upstream], self._assign(node)
+        shards, assignment = self._to_read(node), self._assign(node)
         complete = self._complete[node.upstream]
         pin, failed, folded = Pin(""), 0, Completed()
         if "fold" in node.stage.phases:
@@ -150,8 +152,17 @@ class Driver:
         self._record(node, done, failed, time.monotonic() - clock, pin)
         if any(node.name in other.takes for other in self.nodes):
             self._rebuild()
-        if not self._limited:
+        if self._limit is None:
             judge(node, pin.digest, done.receipts)
+
+    def _to_read(self, node: Node) -> list[InputShard]:
+        """The shards that a stage reads, or of the rows that it makes."""
+        if not isinstance(node.config, MakerConfig):
+            return self._shards[node.upstream]
+        shards = made_shards(node, self._limit)
+        if self._limit is None:
+            keep_cut(node, shards)
+        return shards
 
     def _train(
         self, node: Node, assignment: Assignment, shards: list[InputShard], surveyed: Completed, *, complete: bool

@@ -14,8 +14,8 @@ from kxbatch.engine.cards import ARTIFACT, read_card, taken_digest
 from kxbatch.errors import ConfigError, nearest
 from kxbatch.spec.fingerprint import fingerprint
 from kxbatch.spec.load import parse_job, read_toml
-from kxbatch.spec.model import JobSpec, StageConfig
-from kxbatch.stages.base import TRAINED, Column, ColumnKind, Phase, Reads, Stage, only_column
+from kxbatch.spec.model import NOTHING, JobSpec, StageConfig
+from kxbatch.stages.base import SAMPLE_ID, TRAINED, Column, ColumnKind, Phase, Reads, Stage, only_column
 from kxbatch.stages.registry import config_types, stage_types
 
 
@@ -82,7 +82,7 @@ class Node:
 
     Attributes:
         name: folder of its output.
-        upstream: name of the stage it reads, or `input`.
+        upstream: name of the stage it reads, or `input`; `NOTHING` if it makes its rows.
         stage: the stage itself.
         folder: where it writes.
         columns: what its shards hold, and of what kind (without `id`).
@@ -135,9 +135,9 @@ def build_tree(job: Job, columns: Mapping[str, ColumnKind]) -> list[Node]:
     Raises:
         ConfigError: a column is missing, of the wrong kind, or not clear; or a model cannot be identified.
     """
-    available: dict[str, Mapping[str, ColumnKind]] = {"input": columns}
-    made: dict[str, Mapping[str, str]] = {"input": dict.fromkeys(columns, "input")}
-    chains = {"input": fingerprint(job.spec.input.semantic())}
+    available: dict[str, Mapping[str, ColumnKind]] = {"input": columns, NOTHING: {SAMPLE_ID: "number"}}
+    made: dict[str, Mapping[str, str]] = {"input": dict.fromkeys(columns, "input"), NOTHING: {SAMPLE_ID: NOTHING}}
+    chains = {"input": fingerprint(job.spec.input.semantic()), NOTHING: NOTHING}
     nodes: list[Node] = []
     for index, config in enumerate(job.spec.stage):
         upstream = job.spec.upstream(index)
@@ -149,7 +149,7 @@ def build_tree(job: Job, columns: Mapping[str, ColumnKind]) -> list[Node]:
         identity = stage.identity() | {
             f"{TRAINED}{name}": _taken(where, name, kinds, job, nodes) for name, kinds in takes.items()
         }
-        added: dict[str, ColumnKind] = {c.name: c.kind for c in kind.adds(config) if c.name}
+        added = _added(where, kind, config, nodes)
         for name in kind.also_reads(config):
             _require(f"{where}: ", name, upstream, available[upstream])
         kinds = {name: available[upstream][name] for name in stage.columns}
@@ -176,6 +176,18 @@ def build_tree(job: Job, columns: Mapping[str, ColumnKind]) -> list[Node]:
         )
         available[config.name], made[config.name], chains[config.name] = nodes[-1].columns, makes, chain
     return nodes
+
+
+def _added(where: str, kind: type[Stage[Any]], config: StageConfig, before: Sequence[Node]) -> dict[str, ColumnKind]:
+    """The columns a stage adds, and their kinds."""
+    wanted = kind.takes(config)
+    try:
+        columns = kind.adds_with(
+            config, {node.name: (node.config, node.reads) for node in before if node.name in wanted}
+        )
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    return {column.name: column.kind for column in columns if column.name}
 
 
 def _check(where: str, kind: type[Stage[Any]], config: StageConfig, reads: Reads, before: Sequence[Node]) -> None:

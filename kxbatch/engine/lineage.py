@@ -17,7 +17,7 @@ from kxbatch.engine.cards import ARTIFACT, read_card, taken_digest
 from kxbatch.engine.export import KIND
 from kxbatch.engine.manifest import read_manifest
 from kxbatch.errors import ConfigError, DataError
-from kxbatch.spec.model import NAME
+from kxbatch.spec.model import NAME, NOTHING
 from kxbatch.stages.base import TRAINED
 
 _MODEL = ("model", "model_digest")
@@ -119,6 +119,9 @@ def _part(file: File, rows: int, footer: dict[str, str], below: frozenset[File])
     taken = _taken(output, footer)
     if footer["upstream"] == "input":
         step.made_from = [*_sources(output, key), *taken]
+        return step
+    if footer["upstream"] == NOTHING:
+        step.made_from = taken
         return step
     above = _above(output.child(footer["upstream"]).file(file.name), below)
     if above.receipt and above.receipt["digest"] != receipt.ingredients["input"]:

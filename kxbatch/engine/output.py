@@ -14,6 +14,7 @@ from kxbatch.data.receipts import Receipt, read_receipts
 from kxbatch.data.storage import Folder, output_folder
 from kxbatch.engine.record import read_record
 from kxbatch.errors import ConfigError, nearest
+from kxbatch.spec.model import NOTHING, MakerConfig
 from kxbatch.stages.base import Phase, accounting_phase
 from kxbatch.stages.registry import stage_types
 
@@ -31,8 +32,11 @@ class Output:
         return [stage["name"] for stage in self.record["job"]["stage"]]
 
     def upstream(self, stage: str) -> str:
-        """What a stage reads: the name of another stage, or `input`."""
+        """What a stage reads: the name of another stage, or `input`; `NOTHING` if it makes its rows."""
         index = self.stages.index(self._known(stage))
+        kind = stage_types().get(self.record["job"]["stage"][index]["kind"])
+        if kind is not None and issubclass(kind.config_type, MakerConfig):
+            return NOTHING
         declared = self.record["job"]["stage"][index]["input"]
         return str(declared or ([name for name in self.stages[:index] if self.leaves_rows(name)] or ["input"])[-1])
 
@@ -57,7 +61,7 @@ class Output:
         return [folder.file(receipt.file).path for receipt in self.receipts(stage).values()]
 
     def scan(self, stages: Sequence[str] | None = None) -> pl.LazyFrame:
-        """All stages side by side, one row for each row of the first stage that reads the input.
+        """All stages side by side, one row for each row of the first stage that reads the input, or that a stage made.
 
         Stages are joined shard by shard; a row that a later stage set aside has nulls in that stage's columns. A column that two
         stages have comes once under its own name, and once as `<stage>.<column>`.
@@ -98,13 +102,25 @@ class Output:
         receipts: dict[str, dict[str, Receipt]],
         columns: dict[str, dict[str, str]],
     ) -> pl.LazyFrame:
-        """One shard of the joined frame."""
+        """One shard of the joined frame. Rows that a stage made are none of the input's, whatever their ids: they come below."""
+        groups: dict[str, list[str]] = {}
+        for name in names:
+            if key in receipts[name]:
+                groups.setdefault(self.source(name), []).append(name)
+        frames = [self._joined(key, group, receipts, columns) for group in groups.values()]
+        return frames[0] if len(frames) == 1 else pl.concat(frames, how="diagonal_relaxed")
+
+    def _joined(
+        self,
+        key: str,
+        names: Sequence[str],
+        receipts: dict[str, dict[str, Receipt]],
+        columns: dict[str, dict[str, str]],
+    ) -> pl.LazyFrame:
         joined: pl.LazyFrame | None = None
         rows = 0
         for name in names:
-            receipt = receipts[name].get(key)
-            if receipt is None:
-                continue
+            receipt = receipts[name][key]
             part = scan_part(self.folder.child(name).file(receipt.file)).rename(columns[name])
             if joined is None:
                 joined, rows = part, receipt.rows_out
@@ -119,10 +135,16 @@ class Output:
     def follows(self, stage: str, names: Sequence[str]) -> bool:
         """Whether the stage reads, directly or not, the first of the joined stages: equal counts are then equal rows."""
         while stage != names[0]:
-            if stage == "input":
+            if stage in ("input", NOTHING):
                 return False
             stage = self.upstream(stage)
         return True
+
+    def source(self, stage: str) -> str:
+        """Where a stage's rows come from: `input`, or the name of the stage that made them."""
+        while (above := self.upstream(stage)) not in ("input", NOTHING):
+            stage = above
+        return "input" if above == "input" else stage
 
     def _known(self, stage: str) -> str:
         if stage not in self.stages:

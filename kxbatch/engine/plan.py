@@ -14,7 +14,9 @@ from kxbatch.data.receipts import Receipt, read_receipts
 from kxbatch.engine.cards import ARTIFACT, read_card
 from kxbatch.engine.defects import read_defects
 from kxbatch.engine.job import Job, Node
+from kxbatch.engine.manifest import CorpusPlan
 from kxbatch.engine.phases.folding import fold_reason, fold_units
+from kxbatch.engine.phases.made import made_shards
 from kxbatch.engine.phases.mapping import CONFIGURATION, map_units
 from kxbatch.engine.phases.pairing import (
     block_name,
@@ -31,6 +33,7 @@ from kxbatch.engine.phases.training import survey_units, training_reason
 from kxbatch.engine.prepare import prepare
 from kxbatch.engine.units import Judged, Unit, judge
 from kxbatch.spec.fingerprint import differences, fingerprint
+from kxbatch.spec.model import NOTHING, MakerConfig
 
 _CONFIGURATION = TypeAdapter(dict[str, Any])
 
@@ -89,7 +92,7 @@ def plan_job(job: Job, *, limit: int | None = None) -> Plan:
         ConfigError: the job cannot run.
     """
     corpus, nodes = prepare(job)
-    planner = _Planner(job, nodes, corpus_shards(job, corpus, limit))
+    planner = _Planner(job, nodes, corpus, limit)
     for node in nodes:
         planner.stage(node)
     shards = corpus.shards()
@@ -115,10 +118,11 @@ def _resources(node: Node) -> str:
 class _Planner:
     """Follows the stages; a shard whose upstream part is still to be made can only be counted, the others are judged."""
 
-    def __init__(self, job: Job, nodes: list[Node], shards: list[InputShard]) -> None:
+    def __init__(self, job: Job, nodes: list[Node], corpus: CorpusPlan, limit: int | None) -> None:
         self.phases: list[PhasePlan] = []
-        self._shards: dict[str, list[InputShard]] = {"input": shards}
-        self._unmade: dict[str, set[str]] = {"input": set()}
+        self._limit = limit
+        self._shards: dict[str, list[InputShard]] = {"input": corpus_shards(job, corpus, limit)}
+        self._unmade: dict[str, set[str]] = {"input": set(), NOTHING: set()}
         self._unfitted: set[str] = set()
         self._chains = {node.name: node.chain for node in nodes}
         self._chains["input"] = fingerprint(job.spec.input.semantic())
@@ -128,7 +132,8 @@ class _Planner:
     def stage(self, node: Node) -> None:
         """Plan one stage."""
         self._read = {}
-        shards = self._shards[node.upstream]
+        makes = isinstance(node.config, MakerConfig)
+        shards = made_shards(node, self._limit) if makes else self._shards[node.upstream]
         waiting = dict.fromkeys(self._unmade[node.upstream], f"waits for {node.upstream}")
         for taken in node.takes:
             if taken in self._unfitted:

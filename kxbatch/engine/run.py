@@ -16,6 +16,7 @@ from kxbatch.engine.executors.base import Executor
 from kxbatch.engine.job import Job, Node
 from kxbatch.engine.lease import Lease, LeaseLost, check_token
 from kxbatch.engine.manifest import MANIFEST, CorpusPlan, save_manifest
+from kxbatch.engine.phases.made import shard_keys
 from kxbatch.engine.phases.shards import corpus_shards
 from kxbatch.engine.prepare import prepare
 from kxbatch.engine.progress import Progress
@@ -24,6 +25,7 @@ from kxbatch.engine.result import RunResult
 from kxbatch.engine.scheduler import Scheduler
 from kxbatch.engine.signals import Signals
 from kxbatch.errors import ConfigError, FatalError
+from kxbatch.spec.model import MakerConfig
 
 
 def run_job(
@@ -32,6 +34,7 @@ def run_job(
     limit: int | None = None,
     redo: Mapping[str, frozenset[str]] | None = None,
     training_only: bool = False,
+    sampling_only: bool = False,
     quiet: bool = False,
     stream: TextIO | None = None,
 ) -> RunResult:
@@ -39,9 +42,10 @@ def run_job(
 
     Args:
         job: the job.
-        limit: read only the first rows of the corpus, for a trial; a later run without it does the rest.
+        limit: read, or make, only the first rows, for a trial; a later run without it does the rest.
         redo: stage -> units to do again whatever their receipts say.
         training_only: do the stages that train, and those they build on.
+        sampling_only: do the stages that make their rows, and those they build on.
         quiet: no progress.
         stream: where progress goes; absent: standard error.
 
@@ -70,13 +74,17 @@ def run_job(
             lambda: signals.received,
             _to_do_again(job, nodes, redo or {}),
             sweep=limit is None,
-            shards=frozenset(shard.key for shard in corpus_shards(job, corpus, None)),
+            shards=frozenset(shard.key for shard in corpus_shards(job, corpus, None)) | shard_keys(nodes),
         )
-        wanted = trained_names(job, nodes) if training_only else frozenset(node.name for node in nodes)
+        wanted = frozenset(node.name for node in nodes)
+        if training_only:
+            wanted = trained_names(job, nodes)
+        if sampling_only:
+            wanted = sampled_names(job, nodes)
         driver = Driver(job, nodes, corpus, scheduler, run, lease.token, limit, wanted)
         result = driver.drive()
         if result.exit_code in (0, 3):
-            everything = result.exit_code == 0 and limit is None and not training_only
+            everything = result.exit_code == 0 and limit is None and len(wanted) == len(nodes)
             keep_defects(job.output, lambda defect: not driver.mended(defect, everything=everything))
         result.seconds = time.monotonic() - started
         _keep_record(job, result, corpus, driver.nodes, run, progress)
@@ -125,10 +133,28 @@ def trained_names(job: Job, nodes: Sequence[Node]) -> frozenset[str]:
     wanted = {node.name for node in nodes if "train" in node.stage.phases}
     if not wanted:
         raise ConfigError(f"{job.origin}: no stage of this job trains a model; `kxbatch run` runs it as it is")
+    return _built_on(wanted, nodes)
+
+
+def sampled_names(job: Job, nodes: Sequence[Node]) -> frozenset[str]:
+    """The stages that make their rows, and all they build on.
+
+    Raises:
+        ConfigError: none does.
+    """
+    wanted = {node.name for node in nodes if isinstance(node.config, MakerConfig)}
+    if not wanted:
+        raise ConfigError(f"{job.origin}: no stage of this job draws samples; `kxbatch run` runs it as it is")
+    return _built_on(wanted, nodes)
+
+
+def _built_on(wanted: set[str], nodes: Sequence[Node]) -> frozenset[str]:
+    """These stages and all those that they read or take artifacts of."""
+    found = set(wanted)
     for node in reversed(nodes):
-        if node.name in wanted:
-            wanted |= {node.upstream, *node.takes}
-    return frozenset(wanted)
+        if node.name in found:
+            found |= {node.upstream, *node.takes}
+    return frozenset(node.name for node in nodes if node.name in found)
 
 
 def _keep_record(

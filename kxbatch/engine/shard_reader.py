@@ -1,4 +1,4 @@
-"""Reads rows of shards: of the corpus, or of the parts that the stage above left."""
+"""Reads rows of shards: of the corpus, or of the parts that the stage above left; or counts them, where they are to be made."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from kxbatch.data.quarantine import Rejected
 from kxbatch.data.storage import Folder
 from kxbatch.engine.assign import Assignment
 from kxbatch.engine.corpus import read_source
+from kxbatch.engine.phases.made import numbers
 
 _KEPT_NAMES = 4096  # shards whose ids are kept
 
@@ -37,6 +38,8 @@ class ShardReader:
         Raises:
             DataError: the file is gone or changed.
         """
+        if "range" in shard:
+            return numbers(*shard["range"]), []
         wanted = list(dict.fromkeys(columns))
         if "part" in shard:
             table = read_part(self._upstream.file(shard["part"]), ["id", *wanted])

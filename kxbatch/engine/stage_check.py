@@ -15,6 +15,7 @@ from kxbatch.data.receipts import BOOKKEEPING, Receipt, load_receipt, raw_receip
 from kxbatch.data.storage import File, Folder
 from kxbatch.engine.cards import ARTIFACT, CARD, STATE, read_card
 from kxbatch.engine.defects import Defect
+from kxbatch.engine.phases.made import CUT, read_cut
 from kxbatch.engine.phases.pairing import PATCHES, recorded_patches
 from kxbatch.errors import DataError, FatalError
 from kxbatch.spec.fingerprint import fingerprint
@@ -73,6 +74,7 @@ class StageCheck:
             self._defect(key, receipt_name(phase, key), "the receipt is gone")
         self._orphans(parts, accounts)
         self._patches()
+        self._cut()
         self._artifact(needed=bool(units) and phase != "map")
         self.checked = Checked(
             self._name,
@@ -175,6 +177,13 @@ class StageCheck:
         for patch, digest in zip(patches, digests, strict=True):
             if digest != patch["digest"]:
                 self._defect("", patch["file"], ("the file is gone" if digest is None else "content differs") + mend)
+
+    def _cut(self) -> None:
+        """How the rows that a stage makes are cut into shards."""
+        try:
+            read_cut(self._folder)
+        except FatalError as error:
+            self._defect("", CUT, str(error))
 
     def _artifact(self, *, needed: bool) -> None:
         folder = self._folder.child(ARTIFACT)

@@ -27,7 +27,7 @@ def row_texts(folder: Folder, ids: Sequence[Any]) -> dict[Any, str]:
     """
     output = open_output(folder.path)
     corpus = read_manifest(folder)
-    column = _text_column(output, corpus) if corpus else None
+    column = _text_column(output, corpus) if corpus and output.record["job"]["input"].get("path") else None
     if corpus is None or column is None or not ids:
         return {}
     found: dict[Any, str] = {}
@@ -53,8 +53,8 @@ def _text_column(output: Output, corpus: CorpusPlan) -> str | None:
 
 
 def _shards_of(output: Output, ids: Sequence[Any]) -> Iterable[int]:
-    """Numbers of the shards that hold the ids, from the parts of the first stage that leaves any; a training leaves none."""
-    first = next((name for name in output.stages if output.leaves_rows(name)), None)
+    """Numbers of the shards that hold the ids, from the parts of the first stage that leaves any of the input's."""
+    first = next((name for name in output.stages if output.leaves_rows(name) and output.source(name) == "input"), None)
     if first is None:
         return
     wanted = pl.Series("id", list(ids))

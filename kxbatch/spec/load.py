@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError, create_model
 
 from kxbatch.errors import ConfigError, nearest
 from kxbatch.spec.explain import explain
-from kxbatch.spec.model import JobSpec, StageConfig
+from kxbatch.spec.model import NOTHING, JobSpec, StageConfig
 
 Kinds = Mapping[str, type[StageConfig]]
 _SECTIONS = ("job", "input")
@@ -95,12 +95,18 @@ def _check_text(raw: Any, origin: str) -> None:
 
 
 def _check_inputs(spec: JobSpec, origin: str) -> None:
-    """Every stage reads one that comes before it: so there is no cycle, and file order is a running order."""
+    """Every stage reads one that comes before it: so there is no cycle, and file order is a running order.
+
+    The input is there if a stage reads it.
+    """
     names = [config.name for config in spec.stage]
     for index, config in enumerate(spec.stage):
         upstream = spec.upstream(index)
         known = ["input", *(before.name for before in spec.stage[:index] if before.leaves == "rows")]
-        if upstream in known:
+        if upstream == "input" and not spec.input.path:
+            missing = "input.path" if "input" in spec.model_fields_set else "input"
+            raise ConfigError(f"{origin}: {missing} is missing; it has no default, and stage '{config.name}' reads it")
+        if upstream in (NOTHING, *known):
             continue
         where = f"{origin}: stage[{index}] ({config.name}).input"
         if upstream in names[:index]:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from kxbatch.spec.sizes import Size
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+NOTHING = ""  # what a stage reads that makes its rows
 
 
 class Operational:
@@ -86,6 +87,24 @@ class StageConfig(Config):
         return name
 
 
+class MakerConfig(StageConfig):
+    """What a stage has that reads no rows but makes them: they are numbered from 0."""
+
+    count: Annotated[int, Operational] = Field(
+        ge=1, le=10**9, description="rows to make; with a larger count a later run adds those that are missing"
+    )
+    shard_rows: Annotated[int, Operational] = Field(
+        1024, ge=1, description="rows of a shard; it is for rows that come later"
+    )
+
+    @model_validator(mode="after")
+    def _reads_nothing(self) -> MakerConfig:
+        for key in ("input", "keep"):
+            if getattr(self, key):
+                raise ValueError(f"{key}: a stage of kind '{self.kind}' makes its rows and reads none; leave {key} out")
+        return self
+
+
 class QuarantineBudget(Config):
     """How many rows of one stage may be set aside before the job stops with exit status 4."""
 
@@ -112,9 +131,11 @@ class JobSection(Config):
 
 
 class InputSection(Config):
-    """`[input]`: the corpus."""
+    """`[input]`: the corpus. A job whose stages all make their rows has none."""
 
-    path: Annotated[tuple[str, ...], Operational] = Field(min_length=1, description="files, folders, globs or URLs")
+    path: Annotated[tuple[str, ...], Operational] = Field(
+        (), min_length=1, description="files, folders, globs or URLs; absent only where no stage reads the input"
+    )
     id: str | None = Field(None, description="column of unique ids; absent: file name and row number")
     columns: tuple[str, ...] | None = Field(None, description="columns offered to the stages; absent: all")
     format: Literal["parquet", "jsonl", "csv", "tsv", "text", "nt", "conll", "cluener", "cmeee"] | None = Field(
@@ -157,7 +178,7 @@ class JobSpec(Config):
     """A whole job file, its stages typed by their kinds."""
 
     job: JobSection
-    input: InputSection
+    input: InputSection = InputSection()
     stage: tuple[StageConfig, ...]
 
     @model_validator(mode="after")
@@ -170,7 +191,12 @@ class JobSpec(Config):
         return self
 
     def upstream(self, index: int) -> str:
-        """Name of what stage `index` reads: the one it names, else the nearest before it that leaves rows, or `'input'`."""
+        """Name of what stage `index` reads: the one it names, else the nearest before it that leaves rows, or `'input'`.
+
+        `NOTHING` for a stage that makes its rows.
+        """
+        if isinstance(self.stage[index], MakerConfig):
+            return NOTHING
         declared = self.stage[index].input
         if declared is not None:
             return declared

@@ -7,6 +7,9 @@ A stage knows no paths, no shards, no retries. It has some of these phases, run 
 - `pairs`: `pair(block, block) -> lists`, `gather` per block, then `conclude` over all of them;
 - `map`: `map(table) -> Mapped`, row for row, order kept. A stage without it leaves an artifact and no rows.
 
+A stage whose configuration is a `MakerConfig` reads nothing: its `map` is given tables of `id` and `sample_id`, the numbers of the
+rows it is to make.
+
 To add a stage: one file here with a `StageConfig`, a `Stage` and `STAGE = ...`; the registry finds it.
 """
 
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
 ConfigT = TypeVar("ConfigT", bound=StageConfig)
 ColumnKind = Literal["text", "vector", "number", "image", "other"]
 Phase = Literal["fold", "survey", "train", "pairs", "map"]
+SAMPLE_ID = "sample_id"  # column of row numbers, int64, that a stage reads which makes its rows
 TRAINED = "stage:"  # a model or tokenizer of that name is what an earlier stage of the job leaves
 
 
@@ -160,6 +164,19 @@ class Stage(ABC, Generic[ConfigT]):
     @abstractmethod
     def adds(cls, config: ConfigT) -> tuple[Column, ...]:
         """The columns it adds."""
+
+    @classmethod
+    def adds_with(cls, config: ConfigT, taken: Mapping[str, tuple[StageConfig, Reads]]) -> tuple[Column, ...]:
+        """The columns it adds, for a stage where that depends on the artifacts it takes.
+
+        Args:
+            config: of this stage.
+            taken: the earlier stages that it takes artifacts of, by name: their configuration, and what they read.
+
+        Raises:
+            ConfigError: such an artifact cannot be worked with.
+        """
+        return cls.adds(config)
 
     @property
     def draws(self) -> bool:
