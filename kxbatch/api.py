@@ -25,6 +25,7 @@ def run(
     report: bool = True,
     redo: Mapping[str, frozenset[str]] | None = None,
     training_only: bool = False,
+    sampling_only: bool = False,
     stream: TextIO | None = None,
 ) -> RunResult:
     """Run or resume a job.
@@ -32,11 +33,12 @@ def run(
     Args:
         job: path of a job file, or its content as a mapping.
         overrides: `section.key=value`, as `--set` takes them.
-        limit: read only the first rows of the corpus.
+        limit: read only the first rows of the corpus, and make only the first samples.
         quiet: show no progress.
         report: build `report.html` at the end, unless nothing changed.
         redo: stage -> shards to do again, such as `{"embed": frozenset({"part-00003"})}`.
         training_only: do only the stages that train a model, and those they build on.
+        sampling_only: do only the stages that draw samples, and those they build on.
         stream: where progress is written; absent: standard error.
 
     Returns:
@@ -47,7 +49,15 @@ def run(
         LeaseHeld: another run writes the same output.
     """
     loaded = load_job(job, overrides=overrides)
-    result = run_job(loaded, limit=limit, quiet=quiet, redo=redo, training_only=training_only, stream=stream)
+    result = run_job(
+        loaded,
+        limit=limit,
+        quiet=quiet,
+        redo=redo,
+        training_only=training_only,
+        sampling_only=sampling_only,
+        stream=stream,
+    )
     if report and (result.status != "unchanged" or not loaded.output.exists("report.html")):
         build_report(loaded.output.path)
     return result

@@ -13,6 +13,7 @@ from kxbatch.errors import Abandoned, KxbatchError
 VERBS = {
     "run": "Run or resume a job.",
     "train": "Train the models of a job.",
+    "sample": "Draw samples from the models of a job.",
     "plan": "Show what a run would do; change nothing.",
     "status": "Show the state of a run, live or finished.",
     "verify": "Re-read everything an output claims to have.",

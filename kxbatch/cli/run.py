@@ -50,6 +50,7 @@ def perform(
     quiet: bool,
     verbose: bool,
     training_only: bool = False,
+    sampling_only: bool = False,
 ) -> None:
     """Run a job as the options say, tell what it came to, and end with its status."""
     from kxbatch.api import run
@@ -64,16 +65,28 @@ def perform(
         quiet=quiet,
         report=not no_report,
         training_only=training_only,
+        sampling_only=sampling_only,
     )
+    samples = {"samples": sampled(result)} if sampling_only else {}
     page = Folder(result.output).file(PAGE)
     report = page.path if page.size() is not None else None
     if as_json:
-        print_json(result_facts(result) | {"report": report})
+        print_json(result_facts(result) | samples | {"report": report})
     else:
         print_result(result)
+        for path in samples.get("samples", []):
+            click.echo(f"samples: {path}")
         if report:
             click.echo(f"report: {report}")
     sys.exit(result.exit_code)
+
+
+def sampled(result: RunResult) -> list[str]:
+    """Folders of the stages that made their rows."""
+    from kxbatch.data.storage import Folder
+    from kxbatch.spec.model import NOTHING
+
+    return [Folder(result.output).child(stage.name).path for stage in result.stages if stage.upstream == NOTHING]
 
 
 def result_facts(result: RunResult) -> dict[str, object]:

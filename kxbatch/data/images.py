@@ -12,6 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 IMAGE_LEVELS = 256  # of a pixel's channel, as it is decoded
+CHANNELS = (1, 3)  # that images have, as they are decoded and encoded
 MOST_PIXELS = 2**24  # of one image; a small file can claim to be a huge picture
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 _GREY = ("1", "L", "LA")
@@ -60,6 +61,13 @@ def _converted(image: Image.Image) -> Pixels:
 def _high_bytes(image: Image.Image) -> Pixels:
     high: Pixels = (np.asarray(image) >> 8).astype(np.uint8)
     return high
+
+
+def encode(pixels: Pixels) -> bytes:
+    """A PNG of uint8 [height, width, channels]: grey of one channel, colour of three."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(buffer, format="PNG")
+    return buffer.getvalue()
 
 
 def quantise(pixels: Pixels, levels: int) -> Pixels:

@@ -29,6 +29,10 @@ class Bernoulli(nn.Module):
         logits_NSD = numbers_NSPD[..., 0, :]
         return _dot(logits_NSD, u_ND) - F.softplus(logits_NSD).sum(2)
 
+    def mean(self, numbers_SPD: Tensor) -> Tensor:
+        """Probability of a 1, [S, D]."""
+        return torch.sigmoid(numbers_SPD[..., 0, :])
+
 
 class _Located(nn.Module):
     """A family with a location for each value, from the decoder, and a scale.
@@ -48,6 +52,10 @@ class _Located(nn.Module):
         self._start = math.log(math.expm1(max(size - floor, 1e-6)))  # softplus of it is the rest of the first scale
         if scale in ("shared", "per-dimension"):
             self.raw_scale = nn.Parameter(torch.full((1 if scale == "shared" else values,), self._start))
+
+    def mean(self, numbers_SPD: Tensor) -> Tensor:
+        """Locations [S, D]."""
+        return numbers_SPD[..., 0, :]
 
     def _split(self, numbers_NSPD: Tensor) -> tuple[Tensor, Tensor]:
         """Locations [N, S, D], and scales that go with them."""
@@ -94,6 +102,10 @@ class DiscretisedLogistic(_Located):
         mass_NS = -_dot(F.softplus(-distance_NSD - margin), below) - _dot(F.softplus(distance_NSD - margin), above)
         width = (-torch.expm1(-2 * margin)).log().expand_as(distance_NSD)
         return mass_NS + _dot(width, above * below)
+
+    def mean(self, numbers_SPD: Tensor) -> Tensor:
+        """Locations [S, D], kept between the lowest level and the highest, which take the mass beyond them."""
+        return super().mean(numbers_SPD).clamp(0, 1)
 
 
 def _indicator(mask: Tensor) -> Tensor:

@@ -45,6 +45,14 @@ class Inputs:
         with np.errstate(over="ignore"):  # such a row is infinitely far from all others, and set aside
             return (np.arcsinh(_STEEP * z) / _WIDTH if self.transform == "asinh" else z).astype(np.float32)
 
+    def inverse(self, u: npt.NDArray[np.float32]) -> Floats:
+        """Values as users have them, float64 [n, D], of values in the units of the model, float32 [n, D]."""
+        z = u.astype(np.float64)
+        if self.transform == "asinh":
+            z = np.sinh(_WIDTH * z) / _STEEP
+        values: Floats = self.centre + self.spread * z
+        return values
+
     def log_jacobian(self, values: Floats) -> Floats:
         """`sum_d log |du_d / dx_d|` of each row, nats [n]: to be added to a log-density of u."""
         if self.transform == "levels":

@@ -73,16 +73,18 @@ def render(contents: Contents) -> str:
 
 
 def tiles(contents: Contents) -> Iterator[Tile]:
-    """The five numbers that matter, and those of trainings, densities, answers and entities; what was not measured is left out."""
+    """The five numbers that matter, and those of stages of every kind; what was not measured is left out."""
     stages, graphs = contents.run.stages, [graph.measures for graph in contents.compared]
     aside = sum(stage.rows_quarantined or 0 for stage in stages)
     rows = contents.run.input.rows
-    if rows is None and stages:
+    if not rows and stages:  # no input: the first stage made its rows
         rows = stages[0].rows_in
     if rows is not None:
         yield Tile("Rows", "number", (rows,), f"{wording.number(aside)} set aside" if aside else "none set aside")
     yield from training_tiles(contents.trainings)
     yield from density_section.tiles(contents.densities)
+    for one in contents.samples:
+        yield Tile("Samples", "number", (one.rows,), one.name if len(contents.samples) > 1 else "drawn from a model")
     yield from retrieval_section.tiles(contents.retrievals)
     yield from extraction_section.tiles(contents.extractions)
     if graphs:

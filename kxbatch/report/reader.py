@@ -16,6 +16,7 @@ from kxbatch.report.neighbourhood import Neighbourhood, RowList, listed_rows, ne
 from kxbatch.report.quarantine import Reason, reasons
 from kxbatch.report.record import Hubness, Live, Measures, Run, Spectrum
 from kxbatch.report.retrieval import Retrieval, read_retrievals
+from kxbatch.report.samples import Samples, read_samples
 from kxbatch.report.training import Training, read_trainings
 from kxbatch.report.wording import GAP
 
@@ -45,6 +46,7 @@ class Contents:
         trainings: every training stage that has begun, in job order.
         densities: every density stage that has left anything, in job order.
         agreements: of every two of them that have rows.
+        samples: every sample stage that has rows, in job order.
         retrievals: every retrieve stage that has rows, in job order.
         extractions: every extract stage that has rows, in job order.
         quarantine: rows set aside, by reason, most frequent first.
@@ -61,6 +63,7 @@ class Contents:
     trainings: tuple[Training, ...] = ()
     densities: tuple[Density, ...] = ()
     agreements: tuple[Agreement, ...] = ()
+    samples: tuple[Samples, ...] = ()
     retrievals: tuple[Retrieval, ...] = ()
     extractions: tuple[Extraction, ...] = ()
     quarantine: tuple[Reason, ...] = ()
@@ -108,6 +111,7 @@ def read(output: Folder, texts: Texts | None = None) -> Contents:
         trainings=tuple(read_trainings(output, run)),
         densities=tuple(densities),
         agreements=tuple(read_agreements(output, [one.name for one in densities if one.survey])),
+        samples=tuple(read_samples(output, run)),
         retrievals=tuple(retrievals),
         extractions=tuple(extractions),
         quarantine=tuple(reasons(output, [stage.name for stage in run.stages])),

@@ -15,7 +15,7 @@ from kxbatch.data.row_draws import Keys
 from kxbatch.errors import ConfigError
 from kxbatch.models.importance import by_samples, ladder
 from kxbatch.models.trained_vae import TrainedVae, vae_digest
-from kxbatch.models.vae import Vae
+from kxbatch.models.vae_loading import load_vae
 from kxbatch.models.vae_scoring import Scorer
 from kxbatch.stages.density_gate import few_threshold
 from kxbatch.stages.density_scores import packed
@@ -44,9 +44,8 @@ class ImportanceEstimator(Estimator):
     ) -> None:
         self.trained = TrainedVae.read(folder)
         check_columns(str(folder), self.trained, columns)
-        weights, self._inputs = self.trained.unpack(folder)
+        model, self._inputs = load_vae(self.trained, folder)
         self.model_digest = vae_digest(folder)
-        model = _filled(self.trained, weights, folder)
         self._columns = columns
         device = "cuda" if gpus and torch.cuda.is_available() else "cpu"
         self._scorer = Scorer(model.eval().to(device), samples, seed, threads)
@@ -107,21 +106,6 @@ class ImportanceEstimator(Estimator):
         network = self.trained.network
         facts = {"likelihood": network.likelihood, "samples": self._scorer.samples, "shape": network.shape}
         return facts | sample_facts(sample, ladder(self._scorer.samples))
-
-
-def _filled(trained: TrainedVae, weights: Arrays, folder: Path) -> Vae:
-    """The network with its weights; nothing is allocated before their shapes are known to fit.
-
-    Raises:
-        ConfigError: they do not.
-    """
-    with torch.device("meta"):
-        model = Vae(trained.network)
-    try:
-        model.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()}, assign=True)
-    except RuntimeError as error:
-        raise ConfigError(f"'{folder}': config.json and model.safetensors do not belong together: {error}") from None
-    return model
 
 
 def sample_facts(sample: Arrays, sizes: list[int]) -> dict[str, Any]:
