@@ -12,7 +12,6 @@ import numpy.typing as npt
 from PIL import Image
 
 IMAGE_LEVELS = 256  # of a pixel's channel, as it is decoded
-CHANNELS = (1, 3)  # that images have, as they are decoded and encoded
 MOST_PIXELS = 2**24  # of one image; a small file can claim to be a huge picture
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 _GREY = ("1", "L", "LA")
@@ -61,6 +60,16 @@ def _converted(image: Image.Image) -> Pixels:
 def _high_bytes(image: Image.Image) -> Pixels:
     high: Pixels = (np.asarray(image) >> 8).astype(np.uint8)
     return high
+
+
+def fits_png(channels: int | None, levels: int | None) -> bool:
+    """Whether `encode` can write rows of so many channels and levels.
+
+    Args:
+        channels: None: rows are no images.
+        levels: None: values are real numbers, of no known range.
+    """
+    return channels in (1, 3) and levels is not None and levels <= IMAGE_LEVELS
 
 
 def encode(pixels: Pixels) -> bytes:

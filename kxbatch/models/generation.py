@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from kxbatch.data.images import CHANNELS
+from kxbatch.data.images import fits_png
 from kxbatch.models.device import run_batches
 
 Floats = npt.NDArray[np.float32]
@@ -44,10 +44,8 @@ class Form:
 
 
 def form_of(values: int, shape: tuple[int, int, int] | None, levels: int | None) -> Form:
-    """Images of a model that knows their shape and their levels; vectors of all others, for their values have no known range."""
-    if shape is not None and levels is not None and shape[2] in CHANNELS:
-        return Form(values, shape, levels)
-    return Form(values)
+    """Images of a model that knows their shape and their levels, which a PNG can hold; vectors of all others."""
+    return Form(values, shape, levels) if fits_png(shape[2] if shape else None, levels) else Form(values)
 
 
 class Generator(Protocol):
@@ -72,6 +70,10 @@ class Generator(Protocol):
         Returns:
             float32 [B, D]; a value that is not finite says that the sample failed.
         """
+        ...
+
+    def told(self, sample_ids: Ids) -> dict[str, npt.NDArray[Any]]:
+        """What samples are drawn with: name of a column -> one value for each of R numbers of samples."""
         ...
 
 

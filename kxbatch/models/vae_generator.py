@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from kxbatch.kernels.diffusion import START, RowNoise
-from kxbatch.models.generation import Floats, Form, form_of
+from kxbatch.models.generation import Floats, Ids, form_of
 from kxbatch.models.trained_vae import TrainedVae
 from kxbatch.models.vae_loading import load_vae
 
@@ -33,7 +35,8 @@ class VaeGenerator:
         trained = TrainedVae.read(folder)
         model, self._inputs = load_vae(trained, folder)
         self._model, self._seed, self.device = model.to(device), seed, torch.device(device).type
-        self.form = vae_form(trained)
+        network = trained.network
+        self.form = form_of(network.values, network.shape, network.levels if network.discrete else None)
 
     @torch.inference_mode()
     def generate(self, sample_ids: Sequence[int]) -> Floats:
@@ -45,8 +48,6 @@ class VaeGenerator:
         with np.errstate(over="ignore"):  # such a row is not finite, which is seen later
             return self._inputs.inverse(u_BD.cpu().numpy()).astype(np.float32)
 
-
-def vae_form(trained: TrainedVae) -> Form:
-    """What a model's samples are."""
-    network = trained.network
-    return form_of(network.values, network.shape, network.levels if network.discrete else None)
+    def told(self, sample_ids: Ids) -> dict[str, npt.NDArray[Any]]:
+        """Nothing but the seed decides."""
+        return {}

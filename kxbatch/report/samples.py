@@ -21,7 +21,7 @@ from kxbatch.report.record import Run
 
 SHOWN = 64  # images
 _BATCH = 4096
-_SETTINGS = ("seed", "steps", "eta")  # columns that are the same for all samples of a stage
+_SETTINGS = ("seed", "steps", "eta", "guidance")  # columns that are the same for all samples of a stage
 
 
 @dataclass(frozen=True)

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
-from pydantic import Field
 
-from kxbatch.data.images import CHANNELS, encode
+from kxbatch.data.images import encode
 from kxbatch.data.vectors import to_arrow
 from kxbatch.errors import ConfigError
-from kxbatch.spec.model import MakerConfig, StageConfig
+from kxbatch.spec.model import StageConfig
 from kxbatch.stages.base import (
     SAMPLE_ID,
     Column,
@@ -29,24 +29,15 @@ from kxbatch.stages.base import (
     trained_stages,
 )
 from kxbatch.stages.rows import rejections
-from kxbatch.stages.vae import VaeConfig
+from kxbatch.stages.sample_config import SampleConfig, is_diffusion, of_folder, of_stage
 
 if TYPE_CHECKING:
     from kxbatch.models.generation import Floats, Form, Generator
 
-VAE = "density model"  # what stages leave whose models can make rows
+MODELS = ("density model", "diffusion model")  # what stages leave that can make rows
 IMAGE: Final = "image"
 VECTOR: Final = "vector"
 _MOST_SEED = 2**63 - 1
-
-
-class SampleConfig(MakerConfig):
-    """Draws samples from a model."""
-
-    kind: Literal["sample"] = "sample"
-    model: str = Field(description="'stage:<name>', or the folder of a model that a vae stage trained")
-    batch_rows: int = Field(64, ge=1, description="samples that go through the model together; decides how they round")
-    device: str = Field("auto", description="'cpu', 'cuda' or auto")
 
 
 class Sample(Stage[SampleConfig]):
@@ -72,23 +63,24 @@ class Sample(Stage[SampleConfig]):
 
     @classmethod
     def adds_with(cls, config: SampleConfig, taken: Mapping[str, tuple[StageConfig, Reads]]) -> tuple[Column, ...]:
-        """The samples, too: images or vectors, as the model is of."""
-        images = [_makes_images(found, reads) for found, reads in taken.values()] or [_folder_form(config).is_image]
-        return (*cls.adds(config), Column(IMAGE, IMAGE) if images[0] else Column(VECTOR, VECTOR))
+        """The samples, too, images or vectors as the model is of; and what they are drawn with."""
+        trains = next(iter(taken.values()), None)
+        outlook = of_stage(config, *trains) if trains is not None else of_folder(config)[0]
+        found = [*cls.adds(config), Column(IMAGE, IMAGE) if outlook.image else Column(VECTOR, VECTOR)]
+        if outlook.diffusion:
+            found += [Column("steps", "number")]
+            found += [Column("eta", "number")] if config.solver in (None, "ddim") else []
+            found += [Column("guidance", "number"), Column("class", "text")] if outlook.classes else []
+        return tuple(found)
 
     @classmethod
     def takes(cls, config: SampleConfig) -> dict[str, tuple[str, ...]]:
         """The stage that trains its model, if one does."""
-        return trained_stages((config.model, (VAE,)))
+        return trained_stages((config.model, MODELS))
 
     def identity(self) -> dict[str, str]:
         """Digest of a model from outside the job."""
-        if trained_stage(self.config.model) is not None:
-            return {}
-        from kxbatch.models.trained_vae import TrainedVae, vae_digest
-
-        TrainedVae.read(Path(self.config.model))
-        return {"model_digest": vae_digest(Path(self.config.model))}
+        return {} if trained_stage(self.config.model) is not None else {"model_digest": of_folder(self.config)[1]}
 
     def open(self, context: Context) -> None:
         """Load the model.
@@ -97,13 +89,13 @@ class Sample(Stage[SampleConfig]):
             ConfigError: it cannot be loaded, or the seed does not fit its column.
         """
         from kxbatch.models.device import resolve_device
-        from kxbatch.models.vae_generator import VaeGenerator
 
         if not 0 <= context.seed <= _MOST_SEED:
             raise ConfigError(f"job.seed = {context.seed}: samples are drawn with a seed from 0 to 2^63 - 1")
         folder = Path(trained_path(self.config.model, context))
-        device = resolve_device(context.device(self.config.device))
-        self._generator = VaeGenerator(folder, seed=context.seed, device=device)
+        self._generator = _generator(
+            self.config, folder, context.seed, resolve_device(context.device(self.config.device))
+        )
 
     def map(self, table: pa.Table, context: Context) -> Mapped:
         """The samples of these numbers."""
@@ -113,14 +105,30 @@ class Sample(Stage[SampleConfig]):
         made = make_rows(self._generator, sample_ids, self.config.batch_rows, context.threads)
         good = np.isfinite(made).all(axis=1)
         reasons = np.where(good, "", "not-finite").astype(object)
-        form = self._generator.form
+        form, sample_ids = self._generator.form, sample_ids[good]
         columns = {
-            SAMPLE_ID: pa.array(sample_ids[good]),
-            "seed": pa.array(np.full(int(good.sum()), context.seed, np.int64)),
+            SAMPLE_ID: pa.array(sample_ids),
             IMAGE if form.is_image else VECTOR: _images(made[good], form) if form.is_image else to_arrow(made[good]),
+            "seed": pa.array(np.full(len(sample_ids), context.seed, np.int64)),
         }
+        told = {name: _column(values) for name, values in self._generator.told(sample_ids).items()}
         words = {"not-finite": "the model made NaN or infinite values"}
-        return Mapped(columns, rejections(table, reasons, words))
+        return Mapped(columns | told, rejections(table, reasons, words))
+
+
+def _generator(config: SampleConfig, folder: Path, seed: int, device: str) -> Generator:
+    if is_diffusion(folder):
+        from kxbatch.models.diffusion.generator import DiffusionGenerator
+        from kxbatch.models.diffusion.trained import TrainedDiffusion
+
+        return DiffusionGenerator(TrainedDiffusion.load(folder, device=device), config.sampling, seed)
+    from kxbatch.models.vae_generator import VaeGenerator
+
+    return VaeGenerator(folder, seed=seed, device=device)
+
+
+def _column(values: npt.NDArray[Any]) -> pa.Array:
+    return pa.array(values, pa.string() if values.dtype == object else None)
 
 
 def _images(made: Floats, form: Form) -> pa.Array:
@@ -129,22 +137,6 @@ def _images(made: Floats, form: Form) -> pa.Array:
     assert form.levels is not None
     pixels = np.rint(made.astype(np.float64) * (255 / (form.levels - 1))).clip(0, 255).astype(np.uint8)
     return pa.array([encode(row) for row in pixels.reshape(-1, *form.shape)], pa.binary())
-
-
-def _makes_images(config: StageConfig, reads: Reads) -> bool:
-    """What `vae_form` will say of the model that a stage is to train."""
-    if not isinstance(config, VaeConfig) or config.level_count is None:
-        return False
-    if config.shape is None:
-        return "image" in reads.kinds.values()
-    return (*config.shape, 1)[2] in CHANNELS
-
-
-def _folder_form(config: SampleConfig) -> Form:
-    from kxbatch.models.trained_vae import TrainedVae
-    from kxbatch.models.vae_generator import vae_form
-
-    return vae_form(TrainedVae.read(Path(config.model)))
 
 
 STAGE = Sample

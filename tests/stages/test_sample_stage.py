@@ -49,7 +49,7 @@ def test_samples_are_means_of_what_the_decoder_makes_of_their_noise() -> None:
     assert found["id"].to_list() == [str(number) for number in range(10)]
     assert found["sample_id"].to_list() == list(range(10))
     assert found["seed"].to_list() == [7] * 10
-    assert found.columns == ["id", "sample_id", "seed", "vector"]
+    assert found.columns == ["id", "sample_id", "vector", "seed"]
     with torch.no_grad():
         u = model.decoder(RowNoise(7, range(10)).draw(START, (2,)))[:, 0].double().numpy()
     np.testing.assert_allclose(found["vector"].to_numpy(), CENTRE + SPREAD * np.sinh(2 * u) / 5, rtol=1e-4)
@@ -151,6 +151,44 @@ def test_what_samples_are_is_known_before_the_model_is() -> None:
             kx.plan(density_job(model, sample(model="stage:vae"), gaussian | {"columns": column}))
 
 
+def diffusion_job(*samples: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """A tiny diffusion model of `v` with classes, and samples of it."""
+    training = {"steps": 2, "batch_rows": 32, "validation_share": 0.2, "precision": "fp32"}
+    model = {"kind": "ddpm", "columns": "v", "mlp": {"width": 8, "layers": 1}, "training": training}
+    return density_job(model | changes, *(sample(model="stage:ddpm") | one for one in samples))
+
+
+def test_samples_of_a_diffusion_model_tell_what_they_were_drawn_with() -> None:
+    rows_of = table_of(range(100))
+    write((), table=rows_of.append_column("kind", pa.array([7 + row % 2 for row in range(100)])))
+    of = diffusion_job(
+        {"steps": 3}, {"name": "eights", "solver": "heun", "steps": 2, "classes": 8}, class_column="kind"
+    )
+    done(of)
+    found = rows("out/d")
+    told = {name: found[name].unique().to_list() for name in ("seed", "steps", "eta", "guidance")}
+    assert told == {"seed": [0], "steps": [3], "eta": [0.0], "guidance": [1.0]}
+    assert found["class"].to_list() == ["7", "8"] * 5
+    assert found["vector"].dtype == pl.Array(pl.Float32, 3)
+    eights = rows("out/d", "eights")
+    assert set(eights["class"]) == {"8"}
+    assert "eta" not in eights.columns
+    folder = sample(model="out/d/ddpm/_artifact")
+    done(job(folder | {"steps": 3, "count": 23, "shard_rows": 5}))
+    assert rows().head(10).equals(found)
+    done(job(folder | {"classes": []}, output="out/none"))
+    assert not {"class", "guidance"} & set(rows("out/none").columns)
+    for changes, words in (
+        ({"classes": "9"}, "classes: the model knows no class '9' \\(has: 7, 8\\)"),
+        ({"steps": 1001}, "steps = 1001: the model was trained with 1000"),
+        ({"classes": [], "guidance": 2}, "guidance = 2: there is no class to be guided to"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            kx.plan(job(folder | changes))
+    with pytest.raises(ConfigError, match="give stage 'ddpm' a class_column"):
+        kx.plan(diffusion_job({"guidance": 2}))
+
+
 def test_an_input_may_come_later() -> None:
     vector_model()
     done(job(sample()))
@@ -189,9 +227,15 @@ def test_a_damaged_cut_is_found_and_named() -> None:
         ({"kind": "sample", "model": "model"}, "count is missing"),
         (sample(keep=["text"]), "keep: a stage of kind 'sample' makes its rows"),
         (sample(input="input"), "leave input out"),
-        (sample(model="nowhere"), "'nowhere' is no trained density model"),
-        (sample(model="stage:vea"), "'stage:vea': no stage of that name before it leaves a density model"),
-        (sample(steps=10), "unknown key"),
+        (sample(model="nowhere"), "'nowhere' has no model that samples can be drawn from"),
+        (
+            sample(model="stage:vea"),
+            "'stage:vea': no stage of that name before it leaves a density model or a diffusion model",
+        ),
+        (sample(steps=10), "steps goes with a diffusion model"),
+        (sample(classes="b"), "classes goes with a diffusion model"),
+        (sample(solver="heun", eta=0.5), "eta goes with solver = 'ddim', not with 'heun'"),
+        (sample(solver="euler"), "allowed: ddim, ddpm, heun, midpoint"),
     ],
 )
 def test_what_cannot_be_sampled_is_refused_before_anything_runs(stage: dict[str, Any], words: str) -> None:
@@ -204,7 +248,9 @@ def test_what_cannot_be_sampled_is_refused_before_anything_runs(stage: dict[str,
 def test_a_model_of_another_kind_is_refused() -> None:
     of = density_job({"kind": "tokenizer", "column": "id"}, sample(model="stage:tokenizer"))
     write((), table=table_of(range(100)))
-    with pytest.raises(ConfigError, match="no stage of that name before it leaves a density model"):
+    with pytest.raises(
+        ConfigError, match="no stage of that name before it leaves a density model or a diffusion model"
+    ):
         kx.plan(of)
 
 
