@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from density_jobs import job as density_job
 from density_jobs import table_of, vae, write
 from sampling_jobs import CENTRE, SPREAD, done, fresh, image_model, job, rows, sample, vector_model
-from support import tree_digests
+from support import sealed, tree_digests
 
 import kxbatch as kx
 from kxbatch.cli import cli
@@ -216,6 +216,10 @@ def test_a_damaged_cut_is_found_and_named() -> None:
     assert any("cut.json" in defect.file for defect in verify("out/s").defects)
     with pytest.raises(FatalError, match=r"cut\.json"):
         done(job(sample()))
+    for ends in ([4, 4, 10], [0, 10], [-4, 10], "4"):
+        cut.write_text(sealed({"ends": ends}))
+        with pytest.raises(FatalError, match=r"cut\.json: damaged, ends"):
+            kx.plan(job(sample()))
     cut.unlink()
     assert done(job(sample())).status == "unchanged"
 

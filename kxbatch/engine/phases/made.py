@@ -6,10 +6,11 @@ and rows that come later are shards behind them.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 
 import pyarrow as pa
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, field_validator
 
 from kxbatch.data.documents import Document, publish_sealed, read_sealed
 from kxbatch.data.receipts import BOOKKEEPING, Count
@@ -26,6 +27,13 @@ _MEND = "restore it, or remove it and run the job again, which cuts the rows ane
 
 class _Cut(Document):
     ends: list[Count]
+
+    @field_validator("ends")
+    @classmethod
+    def _each_shard_has_rows(cls, ends: list[int]) -> list[int]:
+        if any(stop <= start for start, stop in itertools.pairwise([0, *ends])):
+            raise ValueError("every shard must end after the one before")
+        return ends
 
 
 _SHAPE = TypeAdapter(_Cut)
