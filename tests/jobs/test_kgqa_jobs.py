@@ -76,5 +76,5 @@ def test_chinese() -> None:
     made = pl.read_parquet("out/kgqa-zh-data/questions.parquet")
     assert len(found) == len(made)
     assert made.filter("made")["split"].unique().to_list() == ["train"]
-    assert len(made.filter("made")) == 3 * len(made.filter(~pl.col("made"), split="train"))
+    assert len(made.filter("made")) == 5 * len(made.filter(~pl.col("made"), split="train"))
     assert all_are_facts(found, "out/kgqa-zh-data")
