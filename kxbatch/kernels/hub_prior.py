@@ -8,7 +8,7 @@ with at the same acceptance.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,7 +42,7 @@ class HubSample:
 def sample_hubs(
     dim: int,
     count: int,
-    seed: int,
+    seed: int | Sequence[int],
     *,
     pool: int = 10_000,
     k: int = 5,
@@ -61,7 +61,7 @@ def sample_hubs(
     Args:
         dim: width of a latent.
         count: how many to return.
-        seed: the same seed gives the same latents; round r draws from the stream (seed, r).
+        seed: the same seed gives the same latents; round r draws from the stream (seed, r), or (*seed, r) of several numbers.
         pool: latents drawn in a round.
         k: length of the neighbour lists.
         threshold: smallest k-occurrence kept; 50 if neither this nor `quantile` is given.
@@ -101,7 +101,7 @@ def sample_hubs(
     return HubSample(drawn.latents, drawn.scores.astype(np.int64), drawn.rounds, drawn.acceptance)
 
 
-def truncate(dim: int, count: int, seed: int, *, acceptance: float, pool: int = 10_000) -> Latents:
+def truncate(dim: int, count: int, seed: int | Sequence[int], *, acceptance: float, pool: int = 10_000) -> Latents:
     """Draws pools of `N(0, I)` latents and keeps the shortest: the peer of `sample_hubs` at equal acceptance.
 
     The pools are those that `sample_hubs` draws with the same seed.
@@ -153,7 +153,7 @@ class _Drawn:
 def _collect(
     dim: int,
     count: int,
-    seed: int,
+    seed: int | Sequence[int],
     pool: int,
     max_rounds: int,
     score: Callable[[Latents], tuple[Scores, float]],
@@ -162,8 +162,9 @@ def _collect(
     kept: list[Latents] = []
     scores: list[Scores] = []
     accepted, highest, rounds = 0, -np.inf, 0
+    stream = [seed] if isinstance(seed, int) else list(seed)
     while accepted < count and rounds < max_rounds:
-        latents = np.random.default_rng([seed, rounds]).standard_normal((pool, dim), dtype=np.float32)
+        latents = np.random.default_rng([*stream, rounds]).standard_normal((pool, dim), dtype=np.float32)
         values, least = score(latents)
         passed = values >= least
         kept.append(latents[passed])

@@ -10,8 +10,8 @@ Letters: B samples of a batch, R samples asked for, D values of a sample.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ from kxbatch.models.device import run_batches
 
 Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,23 @@ def form_of(values: int, shape: tuple[int, int, int] | None, levels: int | None)
     return Form(values, shape, levels) if fits_png(shape[2] if shape else None, levels) else Form(values)
 
 
+@dataclass(frozen=True, eq=False)
+class Made:
+    """Samples, and what they were drawn with.
+
+    Attributes:
+        values: float32 [B, D]; a value that is not finite says that the sample failed.
+        columns: one value for each of them, [B], by name: text, numbers, or whole numbers of which -1 means none.
+    """
+
+    values: Floats
+    columns: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
+
+    def take(self, places: Ids) -> Made:
+        """Some of them, int64 [R]."""
+        return Made(self.values[places], {name: column[places] for name, column in self.columns.items()})
+
+
 class Generator(Protocol):
     """A model with its settings, on its device."""
 
@@ -61,41 +79,45 @@ class Generator(Protocol):
         """Kind of device: `cpu` or `cuda`."""
         ...
 
-    def generate(self, sample_ids: Sequence[int]) -> Floats:
-        """A batch.
+    def generate(self, sample_ids: Sequence[int]) -> Made:
+        """A whole batch.
 
         Args:
-            sample_ids: B numbers of samples, 0 or more; all noise of a sample is drawn by its number.
-
-        Returns:
-            float32 [B, D]; a value that is not finite says that the sample failed.
+            sample_ids: B numbers of samples, 0 or more, in a row; all noise of a sample is drawn by its number.
         """
         ...
 
-    def told(self, sample_ids: Ids) -> dict[str, npt.NDArray[Any]]:
-        """What samples are drawn with: name of a column -> one value for each of R numbers of samples."""
-        ...
+
+def turn(sample_ids: Sequence[int], settings: Sequence[T]) -> T:
+    """What a batch is drawn with: batches take the settings in turn."""
+    return settings[sample_ids[0] // len(sample_ids) % len(settings)]
 
 
-def make_rows(generator: Generator, sample_ids: Ids, batch_rows: int, threads: int) -> Floats:
+def make_rows(generator: Generator, sample_ids: Ids, batch_rows: int, threads: int) -> Made:
     """Samples by their numbers.
 
     Args:
         generator: the model.
-        sample_ids: int64 [R].
+        sample_ids: int64 [R], R at least 1.
         batch_rows: B; it decides how results are rounded.
         threads: of a CPU; a batch has one of them, so their number changes nothing.
 
     Returns:
-        float32 [R, D].
+        R samples, in the order asked for.
     """
-    batches = np.unique(sample_ids // batch_rows)
-    made = np.empty((len(sample_ids), generator.form.values), np.float32)
+    batches, batch_of = np.unique(sample_ids // batch_rows, return_inverse=True)
+    parts: list[Made | None] = [None] * len(batches)
 
     def work(number: int) -> None:
         start = int(batches[number]) * batch_rows
-        rows = np.flatnonzero(sample_ids // batch_rows == batches[number])
-        made[rows] = generator.generate(range(start, start + batch_rows))[sample_ids[rows] - start]
+        whole = generator.generate(range(start, start + batch_rows))
+        parts[number] = whole.take(sample_ids[batch_of == number] - start)
 
     run_batches(work, len(batches), threads, generator.device)
-    return made
+    asked = np.argsort(np.argsort(batch_of, kind="stable"), kind="stable")
+    return _joined([part for part in parts if part is not None]).take(asked)
+
+
+def _joined(parts: Sequence[Made]) -> Made:
+    columns = {name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns}
+    return Made(np.concatenate([part.values for part in parts]), columns)

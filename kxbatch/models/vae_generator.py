@@ -7,14 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from kxbatch.kernels.diffusion import START, RowNoise
-from kxbatch.models.generation import Floats, Ids, form_of
+from kxbatch.models.generation import Made, form_of, turn
+from kxbatch.models.latents import Latents, draw_latents
 from kxbatch.models.trained_vae import TrainedVae
 from kxbatch.models.vae_loading import load_vae
 
@@ -24,6 +22,7 @@ class VaeGenerator:
 
     Args:
         folder: of the model.
+        latents: how z is chosen; batches take them in turn. None: it is not, and nothing is told of it.
         seed: of the noise, 0 to 2^64 - 1.
         device: where it computes.
 
@@ -31,23 +30,21 @@ class VaeGenerator:
         ConfigError: the folder holds no such model.
     """
 
-    def __init__(self, folder: Path, *, seed: int, device: str) -> None:
+    def __init__(self, folder: Path, latents: Sequence[Latents] | None = None, *, seed: int, device: str) -> None:
         trained = TrainedVae.read(folder)
         model, self._inputs = load_vae(trained, folder)
+        self._latents = latents
         self._model, self._seed, self.device = model.to(device), seed, torch.device(device).type
         network = trained.network
         self.form = form_of(network.values, network.shape, network.levels if network.discrete else None)
 
     @torch.inference_mode()
-    def generate(self, sample_ids: Sequence[int]) -> Floats:
-        """Means of the likelihood, in the units of the data, [B, D]."""
-        noise = RowNoise(self._seed, sample_ids)
-        z_BL = noise.draw(START, (self._model.config.latent,), device=self.device)
-        numbers_BPD = self._model.decoder(z_BL).float()
+    def generate(self, sample_ids: Sequence[int]) -> Made:
+        """Means of the likelihood, in the units of the data."""
+        how = turn(sample_ids, self._latents or (Latents(),))
+        drawn = draw_latents(how, self._seed, sample_ids, self._model.config.latent, self.device)
+        numbers_BPD = self._model.decoder(drawn.values).float()
         u_BD = self._model.likelihood.mean(numbers_BPD)
         with np.errstate(over="ignore"):  # such a row is not finite, which is seen later
-            return self._inputs.inverse(u_BD.cpu().numpy()).astype(np.float32)
-
-    def told(self, sample_ids: Ids) -> dict[str, npt.NDArray[Any]]:
-        """Nothing but the seed decides."""
-        return {}
+            x_BD = self._inputs.inverse(u_BD.cpu().numpy()).astype(np.float32)
+        return Made(x_BD, drawn.columns if self._latents else {})

@@ -9,10 +9,11 @@ from typing import TypeVar
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from kxbatch.report import density_section, extraction_section, figures, retrieval_section, wording
+from kxbatch.report import density_section, extraction_section, figures, quality, retrieval_section, wording
 from kxbatch.report.elements import Figure, Key, Tile
 from kxbatch.report.reader import Contents
 from kxbatch.report.record import StageRun
+from kxbatch.report.samples import told
 from kxbatch.report.training_section import section, setting
 from kxbatch.report.training_section import tiles as training_tiles
 from kxbatch.stages.density_gate import FEW
@@ -47,7 +48,7 @@ def render(contents: Contents) -> str:
         lstrip_blocks=True,
     )
     forms = {name: getattr(wording, name) for name in ("number", "percent", "duration", "score", "area", "nats")}
-    environment.filters.update(forms, excerpt=wording.excerpt, exit_words=wording.exit_words)
+    environment.filters.update(forms, excerpt=wording.excerpt, exit_words=wording.exit_words, told=told)
     return environment.get_template("report.html.j2").render(
         contents=contents,
         run=contents.run,
@@ -58,6 +59,7 @@ def render(contents: Contents) -> str:
         training=section(contents.trainings) if contents.trainings else None,
         setting=setting,
         density=density_section.section(contents.densities, contents.agreements) if contents.densities else None,
+        quality=quality.section(contents.qualities) if contents.qualities else None,
         retrieval=retrieval_section.section(contents.retrievals) if contents.retrievals else None,
         extraction=extraction_section.section(contents.extractions, contents.texts) if contents.extractions else None,
         most_reasons=retrieval_section.MOST_REASONS,

@@ -13,6 +13,7 @@ from kxbatch.report.density_agreement import Agreement, read_agreements
 from kxbatch.report.extraction import Extraction, read_extractions
 from kxbatch.report.loading import R, load
 from kxbatch.report.neighbourhood import Neighbourhood, RowList, listed_rows, neighbourhoods, tell_elsewhere
+from kxbatch.report.quality import Facts as Quality
 from kxbatch.report.quarantine import Reason, reasons
 from kxbatch.report.record import Hubness, Live, Measures, Run, Spectrum
 from kxbatch.report.retrieval import Retrieval, read_retrievals
@@ -47,6 +48,7 @@ class Contents:
         densities: every density stage that has left anything, in job order.
         agreements: of every two of them that have rows.
         samples: every sample stage that has rows, in job order.
+        qualities: what the quality stages found, by their names, in job order.
         retrievals: every retrieve stage that has rows, in job order.
         extractions: every extract stage that has rows, in job order.
         quarantine: rows set aside, by reason, most frequent first.
@@ -64,6 +66,7 @@ class Contents:
     densities: tuple[Density, ...] = ()
     agreements: tuple[Agreement, ...] = ()
     samples: tuple[Samples, ...] = ()
+    qualities: tuple[tuple[str, Quality], ...] = ()
     retrievals: tuple[Retrieval, ...] = ()
     extractions: tuple[Extraction, ...] = ()
     quarantine: tuple[Reason, ...] = ()
@@ -112,6 +115,7 @@ def read(output: Folder, texts: Texts | None = None) -> Contents:
         densities=tuple(densities),
         agreements=tuple(read_agreements(output, [one.name for one in densities if one.survey])),
         samples=tuple(read_samples(output, run)),
+        qualities=tuple(_artifacts(output, run.stage_names("quality"), "quality.json", Quality)),
         retrievals=tuple(retrievals),
         extractions=tuple(extractions),
         quarantine=tuple(reasons(output, [stage.name for stage in run.stages])),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,9 +20,12 @@ from kxbatch.report.parquet import open_parquet
 from kxbatch.report.pictures import contact_sheet
 from kxbatch.report.record import Run
 
-SHOWN = 64  # images
+Setting = float | int | str | None
+SHOWN = 64  # images of a sheet
+MOST_SHEETS = 12
+_LOOKED_AT = 2048  # samples among which the settings are sought that batches take in turn
 _BATCH = 4096
-_SETTINGS = ("seed", "steps", "eta", "guidance")  # columns that are the same for all samples of a stage
+_SETTINGS = ("steps", "eta", "guidance", "latents")  # columns of what samples were drawn with
 
 
 @dataclass(frozen=True)
@@ -42,23 +46,36 @@ class Vectors:
 
 
 @dataclass(frozen=True)
+class Sheet:
+    """Images that were drawn alike.
+
+    Attributes:
+        settings: what they were drawn with, in words; empty where all were drawn alike.
+        address: of the picture.
+        shown: images on it.
+    """
+
+    settings: str
+    address: str
+    shown: int
+
+
+@dataclass(frozen=True)
 class Samples:
     """One sample stage that has rows.
 
     Attributes:
         name: of the stage.
         rows: of all parts.
-        settings: name and value of what the samples were drawn with.
-        sheet: address of a picture of the first images; None without images.
-        shown: images on it.
+        settings: name of what the samples were drawn with, and the values it takes.
+        sheets: pictures of the first images of each setting.
         vectors: None without vectors.
     """
 
     name: str
     rows: int
-    settings: tuple[tuple[str, float], ...]
-    sheet: str | None = None
-    shown: int = 0
+    settings: tuple[tuple[str, tuple[Setting, ...]], ...]
+    sheets: tuple[Sheet, ...] = ()
     vectors: Vectors | None = None
 
 
@@ -70,41 +87,58 @@ def read_samples(output: Folder, run: Run) -> Iterator[Samples]:
     """
     for name in run.stage_names("sample"):
         files = list(part_files(output.child(name)).values())
-        rows, settings, schema = _facts(files)
+        rows, schema = _facts(files)
         if not rows or schema is None:
             continue
-        if "image" in schema.names and pa.types.is_binary(schema.field("image").type):
-            images = _first(files, "image", SHOWN)
-            yield Samples(name, rows, settings, contact_sheet(images), len(images))
+        image = "image" in schema.names and pa.types.is_binary(schema.field("image").type)
+        names = ["seed", *(one for one in _SETTINGS if one in schema.names)]
+        first = _first(files, [*names, *(["image"] if image else [])])
+        settings = tuple((one, tuple(dict.fromkeys(row[one] for row in first))) for one in names)
+        if image:
+            yield Samples(name, rows, settings, tuple(_sheets(first, settings)))
         else:
             yield Samples(name, rows, settings, vectors=_vectors(files))
 
 
-def _facts(files: Sequence[File]) -> tuple[int, tuple[tuple[str, float], ...], pa.Schema | None]:
-    """Rows, settings, and the columns of the first part that has rows."""
+def _facts(files: Sequence[File]) -> tuple[int, pa.Schema | None]:
+    """Rows, and the columns of the first part that has rows."""
     rows, schema = 0, None
-    settings: tuple[tuple[str, float], ...] = ()
     for file in files:
         with open_parquet(file, ("id", "sample_id", "seed")) as part:
             if part.metadata.num_rows and schema is None:
                 schema = part.schema_arrow
-                there = [name for name in _SETTINGS if name in schema.names]
-                first = next(row_batches(part, 1, there)).to_pylist()[0]
-                settings = tuple((name, first[name]) for name in there if isinstance(first[name], int | float))
             rows += part.metadata.num_rows
-    return rows, settings, schema
+    return rows, schema
 
 
-def _first(files: Sequence[File], column: str, most: int) -> list[bytes]:
-    """The first values of a column."""
-    found: list[bytes] = []
+def _first(files: Sequence[File], columns: Sequence[str]) -> list[dict[str, Any]]:
+    """The first rows."""
+    found: list[dict[str, Any]] = []
     for file in files:
-        with open_parquet(file, (column,)) as part:
-            for batch in row_batches(part, most, (column,)):
-                found += batch.column(column).slice(0, most - len(found)).to_pylist()
-                if len(found) == most:
+        with open_parquet(file, columns) as part:
+            for batch in row_batches(part, _LOOKED_AT, columns):
+                found += batch.slice(0, _LOOKED_AT - len(found)).to_pylist()
+                if len(found) == _LOOKED_AT:
                     return found
     return found
+
+
+def _sheets(rows: Sequence[dict[str, Any]], settings: Sequence[tuple[str, tuple[Setting, ...]]]) -> Iterator[Sheet]:
+    """One for each combination of what differs; damaged images leave their place free."""
+    differing = [name for name, values in settings if len(values) > 1]
+    groups: dict[tuple[Setting, ...], list[bytes]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[name] for name in differing), []).append(row["image"])
+    for values, images in list(groups.items())[:MOST_SHEETS]:
+        address = contact_sheet(images[:SHOWN])
+        if address is not None:
+            words = zip(differing, values, strict=True)
+            yield Sheet(", ".join(f"{name} {told(value)}" for name, value in words), address, len(images[:SHOWN]))
+
+
+def told(value: Setting) -> str:
+    """A setting in words; numbers come as float32."""
+    return "none" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _vectors(files: Sequence[File]) -> Vectors:

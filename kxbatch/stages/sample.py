@@ -71,6 +71,8 @@ class Sample(Stage[SampleConfig]):
             found += [Column("steps", "number")]
             found += [Column("eta", "number")] if config.solver in (None, "ddim") else []
             found += [Column("guidance", "number"), Column("class", "text")] if outlook.classes else []
+        if config.latents is not None:
+            found += [Column("latents", "text"), Column("k_occurrence", "number"), Column("acceptance", "number")]
         return tuple(found)
 
     @classmethod
@@ -103,15 +105,15 @@ class Sample(Stage[SampleConfig]):
 
         sample_ids = table.column(SAMPLE_ID).to_numpy()
         made = make_rows(self._generator, sample_ids, self.config.batch_rows, context.threads)
-        good = np.isfinite(made).all(axis=1)
+        good = np.isfinite(made.values).all(axis=1)
         reasons = np.where(good, "", "not-finite").astype(object)
-        form, sample_ids = self._generator.form, sample_ids[good]
+        form, kept = self._generator.form, made.take(np.flatnonzero(good))
         columns = {
-            SAMPLE_ID: pa.array(sample_ids),
-            IMAGE if form.is_image else VECTOR: _images(made[good], form) if form.is_image else to_arrow(made[good]),
-            "seed": pa.array(np.full(len(sample_ids), context.seed, np.int64)),
+            SAMPLE_ID: pa.array(sample_ids[good]),
+            IMAGE if form.is_image else VECTOR: _images(kept.values, form) if form.is_image else to_arrow(kept.values),
+            "seed": pa.array(np.full(int(good.sum()), context.seed, np.int64)),
         }
-        told = {name: _column(values) for name, values in self._generator.told(sample_ids).items()}
+        told = {name: _column(values) for name, values in kept.columns.items()}
         words = {"not-finite": "the model made NaN or infinite values"}
         return Mapped(columns | told, rejections(table, reasons, words))
 
@@ -121,14 +123,18 @@ def _generator(config: SampleConfig, folder: Path, seed: int, device: str) -> Ge
         from kxbatch.models.diffusion.generator import DiffusionGenerator
         from kxbatch.models.diffusion.trained import TrainedDiffusion
 
-        return DiffusionGenerator(TrainedDiffusion.load(folder, device=device), config.sampling, seed)
+        model = TrainedDiffusion.load(folder, device=device)
+        return DiffusionGenerator(model, config.samplings, config.chosen_latents, seed)
     from kxbatch.models.vae_generator import VaeGenerator
 
-    return VaeGenerator(folder, seed=seed, device=device)
+    return VaeGenerator(folder, config.chosen_latents, seed=seed, device=device)
 
 
 def _column(values: npt.NDArray[Any]) -> pa.Array:
-    return pa.array(values, pa.string() if values.dtype == object else None)
+    """Texts, or numbers; -1 is none."""
+    if values.dtype == object:
+        return pa.array(values, pa.string())
+    return pa.array(values, mask=values == -1)
 
 
 def _images(made: Floats, form: Form) -> pa.Array:

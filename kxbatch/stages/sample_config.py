@@ -4,23 +4,60 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from kxbatch.data.images import fits_png
 from kxbatch.errors import ConfigError
-from kxbatch.spec.model import MakerConfig, StageConfig
+from kxbatch.spec.model import Config, MakerConfig, StageConfig
 from kxbatch.stages.base import Reads
 from kxbatch.stages.ddpm_config import DdpmConfig
 from kxbatch.stages.vae import VaeConfig
 
 if TYPE_CHECKING:
     from kxbatch.models.diffusion.generator import Sampling
+    from kxbatch.models.latents import Latents
 
 DIFFUSION, AUTOENCODER = "kxbatch-diffusion-model", "kxbatch-density-model"  # `architecture` in config.json
+_SEVERAL = ("steps", "eta", "guidance")  # that may be given several times
 _OF_DIFFUSION = ("solver", "steps", "eta", "guidance", "classes")
+
+
+class LatentsConfig(Config):
+    """Which latents a sample may begin with."""
+
+    kinds: tuple[Literal["prior", "hubs", "shortest"], ...] = Field(
+        ("hubs",),
+        min_length=1,
+        description="batches take them in turn. hubs: latents that are near to many others of their pool; shortest: as many, the "
+        "shortest of the pool; prior: any",
+    )
+    pool: int = Field(10_000, ge=2, description="latents drawn at once, among which hubs are sought")
+    k: int = Field(5, ge=1, description="length of the neighbour lists")
+    threshold: int | None = Field(None, ge=1, description="a hub is in so many lists, or more; absent: 50")
+    quantile: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="in place of threshold: a hub is in as many lists as this share of the pool is below",
+    )
+    rounds: int = Field(20, ge=1, description="pools drawn for a batch, at most, before the job stops")
+
+    @field_validator("kinds", mode="before", json_schema_input_type=str | tuple[str, ...])
+    @classmethod
+    def _one_is_a_list(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _fields_go_together(self) -> LatentsConfig:
+        if self.k >= self.pool:
+            raise ValueError(f"k = {self.k}: a pool of {self.pool} has fewer neighbours; make the pool larger")
+        if self.threshold is not None and self.quantile is not None:
+            raise ValueError("threshold and quantile: give one of them")
+        return self
 
 
 class SampleConfig(MakerConfig):
@@ -31,20 +68,32 @@ class SampleConfig(MakerConfig):
     solver: Literal["ddim", "ddpm", "heun", "midpoint"] | None = Field(
         None, description="of a diffusion model, how noise is led to data; absent: ddim"
     )
-    steps: int | None = Field(
-        None, ge=1, description="of a diffusion model: how many of its steps; absent: 50, or all of fewer"
+    steps: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
+        None,
+        min_length=1,
+        description="of a diffusion model: how many of its steps; batches take several in turn; absent: 50, or all of fewer",
     )
-    eta: float | None = Field(
-        None, ge=0, le=1, description="ddim: 0 draws no noise after the start, 1 is ancestral; absent: 0"
+    eta: tuple[Annotated[float, Field(ge=0, le=1)], ...] | None = Field(
+        None,
+        min_length=1,
+        description="ddim: 0 draws no noise after the start, 1 is ancestral; one or several; absent: 0",
     )
-    guidance: float | None = Field(
-        None, ge=0, description="how hard samples follow their class; more than 1 costs twice the time; absent: 1"
+    guidance: tuple[Annotated[float, Field(ge=0)], ...] | None = Field(
+        None,
+        min_length=1,
+        description="how hard samples follow their class; more than 1 costs twice the time; one or several; absent: 1",
     )
     classes: tuple[str, ...] | None = Field(
         None, description="classes that samples take in turn; absent: all that the model knows; []: none"
     )
+    latents: LatentsConfig | None = None
     batch_rows: int = Field(64, ge=1, description="samples that go through the model together; decides how they round")
     device: str = Field("auto", description="'cpu', 'cuda' or auto")
+
+    @field_validator("steps", "eta", "guidance", mode="before", json_schema_input_type=float | tuple[float, ...] | None)
+    @classmethod
+    def _one_is_a_list(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, int | float) else value
 
     @field_validator("classes", mode="before", json_schema_input_type=str | int | tuple[str | int, ...] | None)
     @classmethod
@@ -61,14 +110,31 @@ class SampleConfig(MakerConfig):
     def _fields_go_together(self) -> SampleConfig:
         if self.eta is not None and self.solver not in (None, "ddim"):
             raise ValueError(f"eta goes with solver = 'ddim', not with '{self.solver}'")
+        if self.latents is not None and (self.solver == "ddpm" or any(self.eta or ())):
+            raise ValueError(
+                "latents are chosen for what they become: that takes a solver that adds no noise; use 'ddim' with eta = 0, "
+                "'heun' or 'midpoint'"
+            )
         return self
 
     @property
-    def sampling(self) -> Sampling:
-        """What is set of a diffusion model."""
+    def samplings(self) -> tuple[Sampling, ...]:
+        """What is set of a diffusion model: all combinations of what is given several times."""
         from kxbatch.models.diffusion.generator import Sampling
 
-        return Sampling(**{name: value for name in _OF_DIFFUSION if (value := getattr(self, name)) is not None})
+        several = [[(name, value) for value in getattr(self, name) or ()] for name in _SEVERAL]
+        plain = {name: value for name in ("solver", "classes") if (value := getattr(self, name)) is not None}
+        return tuple(Sampling(**plain, **dict(chosen)) for chosen in product(*(one for one in several if one)))
+
+    @property
+    def chosen_latents(self) -> tuple[Latents, ...] | None:
+        """How latents are chosen, one after the other; None: they are not."""
+        from kxbatch.models.latents import Latents
+
+        if self.latents is None:
+            return None
+        settings = self.latents.model_dump(exclude={"kinds"})
+        return tuple(Latents(kind, **settings) for kind in self.latents.kinds)
 
 
 @dataclass(frozen=True)
@@ -103,7 +169,7 @@ def of_stage(config: SampleConfig, trains: StageConfig, reads: Reads) -> Outlook
     if isinstance(trains, VaeConfig):
         _refuse_diffusion(config)
         return Outlook(fits_png(channels, trains.level_count))
-    if trains.class_column is None and (config.classes or config.guidance not in (None, 1)):
+    if trains.class_column is None and (config.classes or set(config.guidance or ()) - {1}):
         raise ConfigError(f"classes and guidance need a model with classes: give stage '{trains.name}' a class_column")
     classes = trains.class_column is not None and config.classes != ()
     return Outlook(fits_png(channels, trains.level_count(image)), True, classes)
@@ -119,9 +185,10 @@ def of_folder(config: SampleConfig) -> tuple[Outlook, str]:
     if is_diffusion(folder):
         from kxbatch.models.diffusion.trained import TrainedDiffusion, diffusion_digest
 
-        found, sampling = TrainedDiffusion.read(folder), config.sampling
-        sampling.times(found.schedule.steps)
-        classes = sampling.class_numbers(found.classes, unconditional=found.unconditional)
+        found, classes = TrainedDiffusion.read(folder), None
+        for sampling in config.samplings:
+            sampling.times(found.schedule.steps)
+            classes = sampling.class_numbers(found.classes, unconditional=found.unconditional)
         image = fits_png(found.shape[2] if found.shape else None, found.levels)
         return Outlook(image, True, classes is not None), diffusion_digest(folder)
     from kxbatch.models.trained_vae import TrainedVae, vae_digest

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 
 from kxbatch.data.images import decode, encode
-from kxbatch.models.generation import Floats, Form, form_of, make_rows
+from kxbatch.models.generation import Form, Made, form_of, make_rows
 from kxbatch.models.vae_inputs import Inputs
 
 
@@ -22,27 +22,26 @@ class Counting:
     def __init__(self) -> None:
         self.asked: list[list[int]] = []
 
-    def generate(self, sample_ids: Sequence[int]) -> Floats:
+    def generate(self, sample_ids: Sequence[int]) -> Made:
         self.asked.append(list(sample_ids))
-        return np.stack([np.array(sample_ids), np.arange(len(sample_ids))], axis=1).astype(np.float32)
+        values = np.stack([np.array(sample_ids), np.arange(len(sample_ids))], axis=1).astype(np.float32)
+        return Made(values, {"word": np.array([f"n{number}" for number in sample_ids], object)})
 
 
 def test_batches_are_whole_and_begin_at_multiples_of_their_size() -> None:
     generator = Counting()
     made = make_rows(generator, np.array([5, 6, 7, 8, 20]), 4, 1)
-    np.testing.assert_array_equal(made, [[5, 1], [6, 2], [7, 3], [8, 0], [20, 0]])
+    assert made.columns["word"].tolist() == ["n5", "n6", "n7", "n8", "n20"]
+    np.testing.assert_array_equal(made.values, [[5, 1], [6, 2], [7, 3], [8, 0], [20, 0]])
     assert generator.asked == [[4, 5, 6, 7], [8, 9, 10, 11], [20, 21, 22, 23]]
 
 
 def test_order_and_threads_change_nothing() -> None:
     numbers = np.random.default_rng(0).permutation(50)
     one, four = (make_rows(Counting(), numbers, 8, threads) for threads in (1, 4))
-    np.testing.assert_array_equal(one, four)
-    np.testing.assert_array_equal(one[:, 0], numbers)
-
-
-def test_none_are_none() -> None:
-    assert make_rows(Counting(), np.empty(0, np.int64), 4, 1).shape == (0, 2)
+    np.testing.assert_array_equal(one.values, four.values)
+    np.testing.assert_array_equal(one.values[:, 0], numbers)
+    assert one.columns["word"].tolist() == [f"n{number}" for number in numbers]
 
 
 @pytest.mark.parametrize("transform", ["none", "standardize", "asinh"])

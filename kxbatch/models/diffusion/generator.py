@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, Literal
 
 import numpy as np
@@ -15,9 +16,10 @@ import torch
 from torch import Tensor
 
 from kxbatch.errors import ConfigError, nearest
-from kxbatch.kernels.diffusion import START, Ancestral, Ddim, RowNoise, Rule, decode, sample, spaced_times
+from kxbatch.kernels.diffusion import Ancestral, Ddim, RowNoise, Rule, decode, sample, spaced_times
 from kxbatch.models.diffusion.model import ClassName, DiffusionModel
-from kxbatch.models.generation import Floats, Ids, form_of
+from kxbatch.models.generation import Made, form_of, turn
+from kxbatch.models.latents import Latents, draw_latents
 
 SamplingSolver = Literal["ddim", "ddpm", "heun", "midpoint"]
 MOST_NAMED = 20
@@ -86,45 +88,52 @@ class DiffusionGenerator:
 
     Args:
         model: on its device.
-        sampling: how.
-        seed: of the noise, 0 to 2^64 - 1.
+        samplings: how; batches take them in turn.
+        latents: how x_T is chosen, under each of the samplings in turn. None: it is not, and nothing is told of it.
+        seed: of the noise, 0 to 2^63 - 1.
 
     Raises:
         ConfigError: the model cannot be sampled so.
     """
 
-    def __init__(self, model: DiffusionModel, sampling: Sampling, seed: int) -> None:
-        self._model, self._sampling, self._seed = model, sampling, seed
-        self._times = sampling.times(model.schedule.steps)
-        self._classes = sampling.class_numbers(model.classes, unconditional=model.unconditional)
+    def __init__(
+        self, model: DiffusionModel, samplings: Sequence[Sampling], latents: Sequence[Latents] | None, seed: int
+    ) -> None:
+        self._model, self._seed, self._tells = model, seed, latents is not None
+        self._turns = list(product(samplings, latents or (Latents(),)))
+        for sampling in samplings:
+            sampling.times(model.schedule.steps)
+            self._classes = sampling.class_numbers(model.classes, unconditional=model.unconditional)
         self.form = form_of(model.values, model.shape, model.scaling.levels)
         self.device = model.device.type
 
     @torch.inference_mode()
-    def generate(self, sample_ids: Sequence[int]) -> Floats:
-        """What the steps end in, in the units of the data: whole levels where there are levels, [B, D]."""
-        model, sampling = self._model, self._sampling
-        noise = RowNoise(self._seed, sample_ids)
+    def generate(self, sample_ids: Sequence[int]) -> Made:
+        """What the steps end in, in the units of the data: whole levels where there are levels."""
+        model, (sampling, latents) = self._model, turn(sample_ids, self._turns)
+        drawn = draw_latents(latents, self._seed, sample_ids, model.values, model.device)
+        times = sampling.times(model.schedule.steps)
         denoiser = model.denoiser(self._class_numbers(sample_ids), sampling.guidance)
-        start_BD = noise.draw(START, (model.values,), device=model.device)
         if sampling.solver in ("heun", "midpoint"):
-            x0_BD = decode(denoiser, start_BD, self._times, sampling.solver)
+            x0_BD = decode(denoiser, drawn.values, times, sampling.solver)
         else:
             rule: Rule = Ancestral(1.0) if sampling.solver == "ddpm" else Ddim(sampling.eta)
-            x0_BD = sample(denoiser, rule, self._times, noise, (model.values,), start_BD=start_BD)
+            noise = RowNoise(self._seed, sample_ids)
+            x0_BD = sample(denoiser, rule, times, noise, (model.values,), start_BD=drawn.values)
         with np.errstate(over="ignore"):  # such a row is not finite, which is seen later
-            return model.to_values(x0_BD).astype(np.float32)
+            x_BD = model.to_values(x0_BD).astype(np.float32)
+        return Made(x_BD, self._told(sampling, sample_ids) | (drawn.columns if self._tells else {}))
 
-    def told(self, sample_ids: Ids) -> dict[str, npt.NDArray[Any]]:
+    def _told(self, sampling: Sampling, sample_ids: Sequence[int]) -> dict[str, npt.NDArray[Any]]:
         """Steps, eta, guidance and class, where there are such."""
-        rows, sampling = len(sample_ids), self._sampling
-        found: dict[str, npt.NDArray[Any]] = {"steps": np.full(rows, len(self._times), np.int32)}
+        rows, steps = len(sample_ids), len(sampling.times(self._model.schedule.steps))
+        found: dict[str, npt.NDArray[Any]] = {"steps": np.full(rows, steps, np.int32)}
         if sampling.solver == "ddim":
             found["eta"] = np.full(rows, sampling.eta, np.float32)
         if self._classes is not None:
             names = np.array([str(self._model.classes[number]) for number in self._classes], object)
             found["guidance"] = np.full(rows, sampling.guidance, np.float32)
-            found["class"] = names[sample_ids % len(names)]
+            found["class"] = names[np.asarray(sample_ids) % len(names)]
         return found
 
     def _class_numbers(self, sample_ids: Sequence[int]) -> Tensor | None:
