@@ -5,30 +5,24 @@ Ho, Jain and Abbeel (2020); Su (2022), "Generative diffusion", parts 1 to 4. The
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from kxbatch.data.arrays import Arrays
 from kxbatch.data.row_draws import held_out, row_keys
-from kxbatch.errors import ConfigError, DataError
+from kxbatch.errors import DataError
 from kxbatch.stages.base import Column, ColumnKind, Context, Survey, TrainStage
+from kxbatch.stages.class_column import check_class_kind, class_facts, combined_classes, read_classes
 from kxbatch.stages.ddpm_config import DdpmConfig
-from kxbatch.stages.numeric import LARGEST, Domain, check_kinds, read_numeric
+from kxbatch.stages.numeric import Domain, read_numeric
 from kxbatch.stages.numeric_facts import combined, numeric_facts
+from kxbatch.stages.scaled_columns import check_scaled_kinds
 
 if TYPE_CHECKING:
     from kxbatch.stages.task import Task
-
-MOST_CLASSES = 10_000  # of more, a column is something else: an id, a number that was measured
-MOST_UNITS = 1000.0  # of a value that is taken as it is: noise has deviation 1
-_CLASSES = "classes"
-ClassName = str | int
 
 
 class DdpmStage(TrainStage[DdpmConfig]):
@@ -49,15 +43,9 @@ class DdpmStage(TrainStage[DdpmConfig]):
     @classmethod
     def check_columns(cls, config: DdpmConfig, kinds: Mapping[str, ColumnKind]) -> None:
         """Numbers and vectors, or one image; classes that are texts or whole numbers."""
-        check_kinds([name for name in kinds if name != config.class_column], kinds)
-        image = "image" in [kind for name, kind in kinds.items() if name != config.class_column]
-        if image and config.scaling not in (None, "levels"):
-            raise ConfigError(f"scaling = '{config.scaling}': images are always scaled from their levels; leave it out")
-        if image and config.levels is not None:
-            raise ConfigError(f"levels = {config.levels}: images have 256; leave it out")
-        kind = kinds.get(config.class_column) if config.class_column else None
-        if kind not in (None, "text", "number"):
-            raise ConfigError(f"class_column: '{config.class_column}' is no text or number column but {kind}")
+        check_scaled_kinds(config, {name: kind for name, kind in kinds.items() if name != config.class_column})
+        if config.class_column is not None:
+            check_class_kind(config.class_column, kinds)
 
     @property
     def data_columns(self) -> tuple[str, ...]:
@@ -71,9 +59,7 @@ class DdpmStage(TrainStage[DdpmConfig]):
 
     def domain(self, table: pa.Table) -> Domain:
         """What values are allowed in the columns of a table."""
-        kind = table.column(self.data_columns[0]).type
-        levels = self.config.level_count(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
-        return Domain(levels, largest=MOST_UNITS if self.config.scaling == "none" else LARGEST)
+        return self.config.domain(table.column(self.data_columns[0]).type)
 
     def survey(self, table: pa.Table, context: Context) -> Survey:
         """All rows are alike in size; mean and deviation of the rows to learn from; the classes."""
@@ -82,7 +68,7 @@ class DdpmStage(TrainStage[DdpmConfig]):
         facts = numeric_facts(found, ~held_out(keys, self.training.validation_share))
         if self.config.class_column is not None:
             column = table.column(self.config.class_column).filter(pa.array(found.usable))
-            facts |= _packed(distinct_classes(self.config.class_column, column))
+            facts |= class_facts(self.config.class_column, column)
         return Survey(np.ones(int(found.usable.sum()), np.int32), found.rejected, facts=facts)
 
     def combine(self, facts: Iterator[Arrays]) -> Arrays:
@@ -95,54 +81,16 @@ class DdpmStage(TrainStage[DdpmConfig]):
         together, column = combined(each, self.data_columns), self.config.class_column
         if column is None or not together:
             return together
-        classes = {name for one in each for name in read_classes(one)}
-        _check_number(column, len(classes))
-        if not classes:
+        classes = combined_classes(column, each)
+        if not read_classes(classes):
             raise DataError(f"class_column '{column}': no row has a class; leave it out, or fill it")
-        return together | _packed(sorted(classes))
+        return together | classes
 
     def task(self, context: Context) -> Task:
         """The model, and how rows become its batches."""
         from kxbatch.stages.tasks.ddpm import DdpmTask
 
         return DdpmTask(self, context)
-
-
-def distinct_classes(name: str, column: pa.ChunkedArray) -> list[ClassName]:
-    """The classes of a column, sorted; a null is no class.
-
-    Raises:
-        DataError: the column holds neither texts nor whole numbers, or too many different ones.
-    """
-    kind = column.type
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind)):
-        raise DataError(f"class_column '{name}' has type {kind}; classes are texts or whole numbers")
-    different = pc.unique(column.drop_null())
-    _check_number(name, len(different))
-    return sorted(different.to_pylist())
-
-
-def class_numbers(column: pa.ChunkedArray, classes: tuple[ClassName, ...]) -> npt.NDArray[np.int64]:
-    """The place of each row's class among `classes`, int64 [n]; `len(classes)` for a null."""
-    places = {name: number for number, name in enumerate(classes)}
-    return np.array([places.get(name, len(classes)) for name in column.to_pylist()], np.int64)
-
-
-def read_classes(facts: Arrays) -> tuple[ClassName, ...]:
-    """The classes that surveys found; empty where none were sought."""
-    return tuple(json.loads(bytes(facts[_CLASSES]))) if _CLASSES in facts else ()
-
-
-def _packed(classes: list[ClassName]) -> Arrays:
-    return {_CLASSES: np.frombuffer(json.dumps(classes).encode(), np.uint8)}
-
-
-def _check_number(column: str, found: int) -> None:
-    if found > MOST_CLASSES:
-        raise DataError(
-            f"class_column '{column}' has {found} different values, and {MOST_CLASSES} are allowed; a class is something that "
-            "many rows have in common"
-        )
 
 
 STAGE = DdpmStage

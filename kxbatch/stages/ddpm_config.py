@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from kxbatch.spec.model import Config, StageConfig
+from kxbatch.spec.model import Config
 from kxbatch.spec.training import TrainingConfig
+from kxbatch.stages.scaled_columns import ScaledColumns, Sizes
 
 LEAVES = "diffusion model"
-Size = Annotated[int, Field(ge=1)]
-Sizes = tuple[Size, ...]
 _PARAMETERS = {"linear": ("first", "last"), "cosine": ("offset", "most"), "su": ("last",)}
 
 
@@ -89,31 +88,17 @@ class GauNetwork(Config):
     dropout: float = Field(0.0, ge=0, lt=1, description="of each branch")
 
 
-class DdpmConfig(StageConfig):
+class DdpmConfig(ScaledColumns):
     """Trains a diffusion model on numbers, vectors or images."""
 
     leaves: ClassVar[str] = LEAVES
 
     kind: Literal["ddpm"] = "ddpm"
-    columns: tuple[str, ...] | None = Field(
-        None, min_length=1, description="number and vector columns, or one image column; absent: the only vector column"
-    )
     class_column: str | None = Field(
         None, description="text or whole-number column: samples can be asked for by its values; absent: no classes"
     )
     class_dropout: float = Field(
         0.1, ge=0, lt=1, description="share of the rows whose class is kept back, so that samples can be guided"
-    )
-    shape: Sizes | None = Field(
-        None, min_length=2, max_length=3, description="height, width and channels of a vector that is an image"
-    )
-    scaling: Literal["standardize", "none", "levels"] | None = Field(
-        None,
-        description="standardize: by each value's mean and deviation; none: as they are; levels: whole numbers to [-1, 1]; "
-        "absent: levels for images, else standardize",
-    )
-    levels: int | None = Field(
-        None, ge=2, le=65536, description="of scaling = 'levels': values are 0 to levels - 1; absent: 256"
     )
     noise: NoiseConfig = NoiseConfig()
     prediction: Literal["eps", "x0", "v"] = Field(
@@ -134,28 +119,13 @@ class DdpmConfig(StageConfig):
     gau: GauNetwork = GauNetwork()
     training: TrainingConfig = TrainingConfig(validation_share=0.1, ema=0.999)
 
-    @field_validator("columns", mode="before", json_schema_input_type=str | tuple[str, ...] | None)
-    @classmethod
-    def _one_is_a_list(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str) else value
-
     @model_validator(mode="after")
     def _fields_go_together(self) -> DdpmConfig:
-        if self.columns is not None and len(set(self.columns)) < len(self.columns):
-            raise ValueError("columns names a column twice")
         if self.columns is not None and self.class_column in self.columns:
             raise ValueError(f"class_column '{self.class_column}' is among the columns: a class is told, not learned")
-        if self.levels is not None and self.scaling != "levels":
-            raise ValueError("levels go with scaling = 'levels'")
         if self.gamma is not None and self.weighting != "min-snr":
             raise ValueError(f"gamma goes with weighting = 'min-snr', not with '{self.weighting}'")
         for name in ("mlp", "unet", "gau"):
             if name != self.network and getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"[stage.{name}] goes with network = '{name}', and network is '{self.network}'")
         return self
-
-    def level_count(self, image: bool) -> int | None:
-        """Levels that values have, of an image column or of others; None for real numbers."""
-        if image:
-            return 256
-        return (self.levels or 256) if self.scaling == "levels" else None

@@ -204,7 +204,7 @@ def test_shards_that_do_not_go_together_are_refused_by_words() -> None:
     ],
 )
 def test_columns_that_hold_no_classes(kinds: pa.Array, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kxbatch.stages.ddpm.MOST_CLASSES", 50)
+    monkeypatch.setattr("kxbatch.stages.class_column.MOST_CLASSES", 50)
     write((), table=table_of(range(60)).append_column("kind", kinds))
     result = run(job(ddpm(class_column="kind")))
     assert result.exit_code == 3

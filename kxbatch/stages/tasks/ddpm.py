@@ -16,18 +16,19 @@ from torch import Tensor, nn
 from kxbatch.data.arrays import Arrays
 from kxbatch.data.row_draws import seeds, standard_normal, uniform
 from kxbatch.data.vectors import to_arrow, to_numpy
-from kxbatch.errors import ConfigError, DataError
+from kxbatch.errors import ConfigError
 from kxbatch.models.diffusion.config import MlpConfig, NetworkConfig, PatchConfig, UNetConfig, to_json
 from kxbatch.models.diffusion.loss import Objective
 from kxbatch.models.diffusion.networks import Network, make_network
 from kxbatch.models.diffusion.noise_schedule import NoiseSchedule
-from kxbatch.models.diffusion.scaling import Scaling
 from kxbatch.models.diffusion.trained import ARCHITECTURE, CONFIG, LIVE, WEIGHTS, TrainedDiffusion
 from kxbatch.stages.base import Artifact, Context
-from kxbatch.stages.ddpm import DdpmStage, class_numbers, read_classes
+from kxbatch.stages.class_column import class_numbers, read_classes
+from kxbatch.stages.ddpm import DdpmStage
 from kxbatch.stages.ddpm_config import DdpmConfig
 from kxbatch.stages.numeric import Shape, read_numeric
-from kxbatch.stages.numeric_facts import image_shape, spread_in
+from kxbatch.stages.numeric_facts import image_shape
+from kxbatch.stages.scaled_columns import scaling_of
 from kxbatch.stages.task import KEY, Batch, Loss
 
 VALUES, CLASS = "values", "class"
@@ -44,7 +45,7 @@ class DdpmTask:
         self._stage, self._config, self._seed = stage, stage.config, context.seed
         config, facts = stage.config, context.facts()
         self._trained = _described(stage, facts)
-        self._scaling = _scaling(stage, facts, self._trained.levels)
+        self._scaling = scaling_of(config, stage.data_columns, facts, self._trained.levels)
         self._objective = Objective(
             self._trained.schedule.make(), config.prediction, config.weighting, config.gamma or 5.0
         )
@@ -143,17 +144,3 @@ def _network(config: DdpmConfig, values: int, shape: Shape | None, classes: int)
         )
     kind = UNetConfig if config.network == "unet" else PatchConfig
     return kind(shape=shape, classes=classes, **chosen)
-
-
-def _scaling(stage: DdpmStage, facts: Arrays, levels: int | None) -> Scaling:
-    """Units of the model.
-
-    Raises:
-        DataError: there is no row to learn from.
-    """
-    spread = spread_in(facts)
-    if levels is not None:
-        return Scaling.of_levels(len(spread.mean), levels)
-    if not spread.count.any():
-        raise DataError(f"columns {', '.join(stage.data_columns)}: no row to learn from")
-    return Scaling.none(len(spread.mean)) if stage.config.scaling == "none" else Scaling.standardising(spread)
