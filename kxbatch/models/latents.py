@@ -78,7 +78,8 @@ def draw_latents(
         return _told(how, RowNoise(seed, sample_ids).draw(START, (width,), device=device))
     stream, rows = (seed, sample_ids[0]), len(sample_ids)
     settings = {"pool": how.pool, "k": how.k, "threshold": how.threshold, "quantile": how.quantile}
-    hubs = sample_hubs(width, rows, stream, max_rounds=how.rounds, **settings)  # type: ignore[arg-type]  # of mixed types
+    with torch.inference_mode(False):  # the neighbour search writes into tensors from threads of its own
+        hubs = sample_hubs(width, rows, stream, max_rounds=how.rounds, **settings)  # type: ignore[arg-type]  # of mixed types
     if how.kind == "hubs":
         values = torch.from_numpy(hubs.latents).to(device)
         return _told(how, values, hubs.acceptance, hubs.k_occurrence.astype(np.int32))

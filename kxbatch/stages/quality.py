@@ -40,7 +40,7 @@ from kxbatch.stages.numeric import Domain, Numeric, check_kinds, read_numeric
 from kxbatch.stages.quality_config import LEAVES, QualityConfig
 
 if TYPE_CHECKING:
-    from kxbatch.models.classifier import Classifier
+    from kxbatch.models.classifier.model import Classifier
 
 FACTS, ROWS = "quality.json", "rows.safetensors"
 _IMAGE_LEVELS = 256
@@ -100,16 +100,19 @@ class QualityStage(FoldStage[QualityConfig]):
                 f"reference = 'stage:{name}' is of made rows itself; name the quality stage of the real ones"
             )
         if taken.classifier != config.classifier:
+            theirs_is, own_is = (
+                f"classifier = '{one}'" if one else "no classifier" for one in (taken.classifier, config.classifier)
+            )
             raise ConfigError(
-                f"reference = 'stage:{name}' has classifier = '{taken.classifier}', and this stage '{config.classifier}'; features "
-                "compare only where they are of one classifier"
+                f"reference = 'stage:{name}' has {theirs_is}, and this stage {own_is}; features compare only where they are of one "
+                "classifier"
             )
 
     def identity(self) -> dict[str, str]:
         """Digests of a classifier and of a reference from outside the job."""
         found, config = {}, self.config
         if config.classifier is not None and trained_stage(config.classifier) is None:
-            from kxbatch.models.classifier import classifier_digest
+            from kxbatch.models.classifier.trained import classifier_digest
 
             found["classifier_digest"] = classifier_digest(Path(config.classifier))
         if config.reference is not None and trained_stage(config.reference) is None:
@@ -262,7 +265,7 @@ class QualityStage(FoldStage[QualityConfig]):
     def _loaded(self, context: Context) -> Classifier | None:
         """The classifier, loaded once."""
         if self.config.classifier is not None and self._classifier is None:
-            from kxbatch.models.classifier import TrainedClassifier
+            from kxbatch.models.classifier.trained import TrainedClassifier
 
             folder = Path(trained_path(self.config.classifier, context))
             self._classifier = TrainedClassifier.load(folder, device=context.device("auto"))

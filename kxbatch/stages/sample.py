@@ -123,7 +123,7 @@ def _generator(config: SampleConfig, folder: Path, seed: int, device: str) -> Ge
         from kxbatch.models.diffusion.generator import DiffusionGenerator
         from kxbatch.models.diffusion.trained import TrainedDiffusion
 
-        model = TrainedDiffusion.load(folder, device=device)
+        model = TrainedDiffusion.load(folder, which=config.weights or "average", device=device)
         return DiffusionGenerator(model, config.samplings, config.chosen_latents, seed)
     from kxbatch.models.vae_generator import VaeGenerator
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 DIFFUSION, AUTOENCODER = "kxbatch-diffusion-model", "kxbatch-density-model"  # `architecture` in config.json
 _SEVERAL = ("steps", "eta", "guidance")  # that may be given several times
-_OF_DIFFUSION = ("solver", "steps", "eta", "guidance", "classes")
+_OF_DIFFUSION = ("solver", "steps", "eta", "guidance", "classes", "weights")
 
 
 class LatentsConfig(Config):
@@ -85,6 +85,9 @@ class SampleConfig(MakerConfig):
     )
     classes: tuple[str, ...] | None = Field(
         None, description="classes that samples take in turn; absent: all that the model knows; []: none"
+    )
+    weights: Literal["average", "live"] | None = Field(
+        None, description="of a diffusion model: the averaged ones, or those that the optimiser left; absent: average"
     )
     latents: LatentsConfig | None = None
     batch_rows: int = Field(64, ge=1, description="samples that go through the model together; decides how they round")
@@ -171,6 +174,10 @@ def of_stage(config: SampleConfig, trains: StageConfig, reads: Reads) -> Outlook
         return Outlook(fits_png(channels, trains.level_count))
     if trains.class_column is None and (config.classes or set(config.guidance or ()) - {1}):
         raise ConfigError(f"classes and guidance need a model with classes: give stage '{trains.name}' a class_column")
+    if config.weights == "live" and trains.training.ema is None:
+        raise ConfigError(
+            f"weights = 'live': stage '{trains.name}' keeps no average, so there are no others; leave it out"
+        )
     classes = trains.class_column is not None and config.classes != ()
     return Outlook(fits_png(channels, trains.level_count(image)), True, classes)
 
@@ -186,6 +193,8 @@ def of_folder(config: SampleConfig) -> tuple[Outlook, str]:
         from kxbatch.models.diffusion.trained import TrainedDiffusion, diffusion_digest
 
         found, classes = TrainedDiffusion.read(folder), None
+        if config.weights == "live" and not found.average:
+            raise ConfigError(f"weights = 'live': '{folder}' has no average, so there are no others; leave it out")
         for sampling in config.samplings:
             sampling.times(found.schedule.steps)
             classes = sampling.class_numbers(found.classes, unconditional=found.unconditional)

@@ -12,7 +12,19 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-GROUPS = ("moments", "knn", "embed", "engine", "gau", "training", "density", "graph", "retrieval", "extract")
+GROUPS = (
+    "moments",
+    "knn",
+    "embed",
+    "engine",
+    "gau",
+    "training",
+    "density",
+    "graph",
+    "retrieval",
+    "extract",
+    "diffusion",
+)
 COLUMNS = ("name", "ours", "peer", "limit", "unit", "ratio", "target")
 
 

@@ -1,4 +1,4 @@
-"""Chosen latents: hubs of their pool by an independent count, the shortest at equal acceptance, decided by nothing but the batch."""
+"""Chosen latents: hubs of their pool by an independent count, the shortest at equal acceptance, and batches apart."""
 
 from __future__ import annotations
 
