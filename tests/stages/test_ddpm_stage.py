@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 import subprocess
@@ -12,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pytest
 import torch
 from density_jobs import done, held, job, run, table_of, vector, write
-from PIL import Image
+from image_rows import images, labelled
 from safetensors.numpy import load_file
 from support import tree_digests
 
@@ -60,24 +58,6 @@ def losses() -> dict[int, float]:
 def aside() -> dict[str, str]:
     rows = read_quarantine(Folder(str(Path("out/d/ddpm").absolute()))).to_pylist()
     return {row["id"]: row["error"] for row in rows}
-
-
-def png(pixels: npt.NDArray[np.uint8]) -> bytes:
-    out = io.BytesIO()
-    Image.fromarray(pixels).save(out, "PNG")
-    return out.getvalue()
-
-
-def images(first: int, count: int, height: int = 4, width: int = 6, channels: int = 1) -> pa.Table:
-    rng = np.random.default_rng(first)
-    size = (height, width) if channels == 1 else (height, width, channels)
-    rows = [png(rng.integers(0, 256, size, np.uint8)) for _ in range(count)]
-    return pa.table({"id": [f"i{n:04d}" for n in range(first, first + count)], "image": pa.array(rows, pa.binary())})
-
-
-def labelled(rows: pa.Table, *names: Any) -> pa.Table:
-    """With a column `kind` that goes through the names."""
-    return rows.append_column("kind", pa.array([names[n % len(names)] for n in range(len(rows))]))
 
 
 def test_vectors_are_standardised_by_the_rows_that_are_learned_from() -> None:
