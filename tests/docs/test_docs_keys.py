@@ -39,7 +39,8 @@ def tables(model: type[BaseModel], where: str = "stage") -> dict[str, type[BaseM
     """Tables inside a stage's own table, and tables inside those."""
     found: dict[str, type[BaseModel]] = {}
     for key, field in model.model_fields.items():
-        inner = field.annotation
+        options = get_args(field.annotation)
+        inner = options[0] if NoneType in options else field.annotation
         if isinstance(inner, type) and issubclass(inner, BaseModel) and inner is not Resources:
             found |= {f"{where}.{key}": inner, **tables(inner, f"{where}.{key}")}
     return found
@@ -54,6 +55,8 @@ def type_words(annotation: Any, metadata: list[Any]) -> str:
         inner = options[0]
         if get_origin(inner) is tuple:
             return "list of pairs"
+        if get_origin(inner) is Literal:
+            return f"list of {type_words(inner, [])}"
         return f"list of {type_words(inner, [])}s" if inner is not str else "list of texts"
     if len(options) == 1:  # X | None
         return type_words(options[0], metadata)
