@@ -101,4 +101,19 @@ def _frechet(real: Rows, made: Rows) -> float | None:
     """In float64: features of a trained network may lie far from 0."""
     if min(len(real), len(made)) < 2:
         return None
+    if max(len(real), len(made)) < real.shape[1]:
+        return _frechet_of_few(real, made)
     return frechet(fold(real, exact=True), fold(made, exact=True))
+
+
+def _frechet_of_few(real: Rows, made: Rows) -> float:
+    """The same without covariances, where these are larger than the rows are many.
+
+    `S^1/2 S'^1/2` has the singular values of `X X'^T / sqrt(N N')`, X being the centred rows.
+    """
+    means = [points.mean(axis=0, dtype=np.float64) for points in (real, made)]
+    x, y = (points.astype(np.float64) - mean for points, mean in zip((real, made), means, strict=True))
+    x, y = x / np.sqrt(len(x)), y / np.sqrt(len(y))
+    cross = float(np.linalg.svd(x @ y.T, compute_uv=False).sum())
+    apart = float(np.square(means[0] - means[1]).sum() + np.square(x).sum() + np.square(y).sum())
+    return max(0.0, apart - 2 * cross)

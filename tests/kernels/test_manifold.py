@@ -82,3 +82,12 @@ def test_features_are_told_apart_from_values() -> None:
     assert found.frechet == pytest.approx(0, abs=1e-9)
     assert found.frechet_values == pytest.approx(100, rel=1e-6)
     assert found.precision == 1
+
+
+@pytest.mark.parametrize(("n", "m"), [(20, 30), (39, 5), (2, 2)])
+def test_rows_that_are_fewer_than_their_numbers_give_the_same_distance(n: int, m: int) -> None:
+    rng = np.random.default_rng(3)
+    mix = rng.standard_normal((40, 40))
+    real, made = rng.standard_normal((n, 40)) @ mix, rng.standard_normal((m, 40)) * 2 + 0.3
+    expected = frechet(fold(real, exact=True), fold(made, exact=True))
+    assert quality(Cloud(real), Cloud(made)).frechet == pytest.approx(expected, rel=1e-9)
