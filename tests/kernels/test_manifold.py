@@ -90,4 +90,6 @@ def test_rows_that_are_fewer_than_their_numbers_give_the_same_distance(n: int, m
     mix = rng.standard_normal((40, 40))
     real, made = rng.standard_normal((n, 40)) @ mix, rng.standard_normal((m, 40)) * 2 + 0.3
     expected = frechet(fold(real, exact=True), fold(made, exact=True))
-    assert quality(Cloud(real), Cloud(made)).frechet == pytest.approx(expected, rel=1e-9)
+    assert quality(Cloud(real), Cloud(made)).frechet == pytest.approx(
+        expected, rel=1e-7
+    )  # the roots of empty directions round
