@@ -7,7 +7,6 @@ learned from against the others, which is as good as made rows can get. The othe
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -38,13 +37,13 @@ from kxbatch.stages.base import (
 )
 from kxbatch.stages.numeric import Domain, Numeric, check_kinds, read_numeric
 from kxbatch.stages.quality_config import LEAVES, QualityConfig
+from kxbatch.stages.quality_groups import GROUPS, grouped, read_groups, together
 
 if TYPE_CHECKING:
     from kxbatch.models.classifier.model import Classifier
 
 FACTS, ROWS = "quality.json", "rows.safetensors"
 _IMAGE_LEVELS = 256
-_GROUPS = "groups"  # JSON of the groups' settings; `group` has each row's place among them
 _MEASURED = ("columns", "levels", "classifier", "class_column", "by", "rows")
 
 
@@ -139,14 +138,8 @@ class QualityStage(FoldStage[QualityConfig]):
         found = self._read(table, context)
         table = table.filter(pa.array(found.usable))
         values = _in_units(found.values, self._levels(table)).astype(np.float32)
-        groups, group = _grouped(table, self.config.by)
-        state: Arrays = {
-            "keys": row_keys(table.column("id").to_pylist()),
-            "values": values,
-            "group": group,
-            **self._judged(table, found.values, context),
-        }
-        return self._pruned(state) | {_GROUPS: _packed(groups)}
+        state: Arrays = {"keys": row_keys(table.column("id").to_pylist()), "values": values}
+        return grouped(table, self.config.by, state | self._judged(table, found.values, context), self.config.rows)
 
     def merge(self, a: Arrays, b: Arrays) -> Arrays:
         """Of both.
@@ -154,19 +147,12 @@ class QualityStage(FoldStage[QualityConfig]):
         Raises:
             DataError: their rows are of different sizes.
         """
-        if not len(a["keys"]) or not len(b["keys"]):
-            return a if len(a["keys"]) else b
-        if a["values"].shape[1] != b["values"].shape[1]:
+        if len(a["keys"]) and len(b["keys"]) and a["values"].shape[1] != b["values"].shape[1]:
             raise DataError(
                 f"columns {', '.join(self.data_columns)}: rows of {a['values'].shape[1]} values and of {b['values'].shape[1]}; "
                 "only rows of one size can be measured together"
             )
-        groups, others = _read_groups(a), _read_groups(b)
-        groups += [settings for settings in others if settings not in groups]
-        places = np.array([groups.index(settings) for settings in others], np.int64)
-        b = b | {"group": places[b["group"]]}
-        both = {name: np.concatenate([a[name], b[name]]) for name in a if name != _GROUPS}
-        return self._pruned(both) | {_GROUPS: _packed(groups)}
+        return together(a, b, self.config.rows)
 
     def drift(self, pinned: Arrays, current: Arrays) -> float:
         """It keeps no state."""
@@ -182,7 +168,7 @@ class QualityStage(FoldStage[QualityConfig]):
             raise DataError(f"columns {', '.join(self.data_columns)}: no row to measure")
         if self.config.reference is None:
             held = held_out(current["keys"], self.config.held_out)
-            real = {name: array[~held] for name, array in current.items() if name != _GROUPS}
+            real = {name: array[~held] for name, array in current.items() if name != GROUPS}
             limit = _low(real, current, held, context.threads)
             facts = [self._figures(real, current, held, limit, context)] if held.any() else []
             kept = {name: real[name] for name in ("values", "features") if name in real}
@@ -197,7 +183,7 @@ class QualityStage(FoldStage[QualityConfig]):
             )
         limit = float(real["limit"][0])
         found = []
-        for place, settings in enumerate(_read_groups(current)):
+        for place, settings in enumerate(read_groups(current)):
             rows = current["group"] == place
             if rows.any():
                 found.append({"settings": settings} | self._figures(real, current, rows, limit, context))
@@ -275,14 +261,6 @@ class QualityStage(FoldStage[QualityConfig]):
         classifier = self._loaded(context)
         return classifier.classes if classifier is not None else ()
 
-    def _pruned(self, state: Arrays) -> Arrays:
-        """At most `rows` of each group, in the order of their keys."""
-        order = np.lexsort((state["keys"], state["group"]))
-        group = state["group"][order]
-        place = np.arange(len(group)) - np.searchsorted(group, group)
-        kept = order[place < self.config.rows]
-        return {name: array[kept] for name, array in state.items()}
-
 
 def _low(real: Arrays, rows: Arrays, held: npt.NDArray[np.bool_], threads: int) -> float:
     """The distance to the real rows that one in a hundred of those held out falls below; NaN where none is held out."""
@@ -297,24 +275,6 @@ def _cloud(state: Arrays) -> Cloud:
 def _in_units(values: npt.NDArray[Any], levels: int | None) -> npt.NDArray[Any]:
     """Levels as numbers from -1 to 1; other values as they are."""
     return values if levels is None else values * (2 / (levels - 1)) - 1
-
-
-def _grouped(table: pa.Table, by: Sequence[str]) -> tuple[list[dict[str, Any]], npt.NDArray[np.int64]]:
-    """Settings of the groups of a table, and each row's place among them."""
-    rows = list(zip(*(table.column(name).to_pylist() for name in by), strict=True)) if by else [()] * len(table)
-    different = list(dict.fromkeys(rows))
-    places = {settings: place for place, settings in enumerate(different)}
-    group = np.array([places[settings] for settings in rows], np.int64)
-    return [dict(zip(by, settings, strict=True)) for settings in different], group
-
-
-def _packed(groups: list[dict[str, Any]]) -> npt.NDArray[np.uint8]:
-    return np.frombuffer(json.dumps(groups).encode(), np.uint8)
-
-
-def _read_groups(state: Arrays) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(bytes(state[_GROUPS]))
-    return found
 
 
 def _rows_file(reference: str) -> Path:
