@@ -25,7 +25,11 @@ from kxbatch.cli import cli
 from kxbatch.data.images import decode, encode
 from kxbatch.engine.verify import verify
 from kxbatch.errors import ConfigError, FatalError
-from kxbatch.kernels.diffusion import START, RowNoise
+from kxbatch.kernels.diffusion import START, Ddim, RowNoise, spaced_times
+from kxbatch.kernels.diffusion import sample as sample_from
+from kxbatch.models.diffusion.generator import DiffusionGenerator, Sampling
+from kxbatch.models.diffusion.trained import TrainedDiffusion
+from kxbatch.models.latents import Latents, draw_latents
 
 pytestmark = pytest.mark.usefixtures("workplace")
 # Runs the job, and is gone in the middle of the batch whose first sample is 12.
@@ -189,6 +193,61 @@ def test_samples_of_a_diffusion_model_tell_what_they_were_drawn_with() -> None:
         kx.plan(diffusion_job({"guidance": 2}))
 
 
+def test_batches_take_several_settings_in_turn() -> None:
+    write((), table=table_of(range(100)))
+    done(diffusion_job({"count": 24, "steps": [2, 3], "eta": [0, 0.5]}, {"name": "alone", "count": 24, "steps": 3}))
+    found = rows("out/d")
+    settings = list(zip(found["steps"].to_list(), found["eta"].to_list(), strict=True))
+    ways = [(2, 0.0), (2, 0.5), (3, 0.0), (3, 0.5)]
+    assert settings == [ways[number // 4 % 4] for number in range(24)]
+    alone = rows("out/d", "alone")
+    assert found[8:12].select("sample_id", "vector").equals(alone[8:12].select("sample_id", "vector"))
+    assert not (found[4:8]["vector"].to_numpy() == alone[4:8]["vector"].to_numpy()).any()
+
+
+def test_live_weights_are_those_of_the_optimiser() -> None:
+    write((), table=table_of(range(100)))
+    training = {"steps": 4, "batch_rows": 32, "validation_share": 0.2, "precision": "fp32", "ema": 0.9}
+    done(diffusion_job({"steps": 3}, {"name": "live", "steps": 3, "weights": "live"}, training=training))
+    folder = Path("out/d/ddpm/_artifact")
+    live = TrainedDiffusion.load(folder, which="live")
+    expected = DiffusionGenerator(live, [Sampling(steps=3)], None, 0).generate(range(4)).values
+    np.testing.assert_array_equal(rows("out/d", "live")[:4]["vector"].to_numpy(), expected)
+    assert not (rows("out/d")["vector"].to_numpy() == rows("out/d", "live")["vector"].to_numpy()).all()
+    without = diffusion_job({"weights": "live"})
+    with pytest.raises(ConfigError, match="stage 'ddpm' keeps no average"):
+        kx.plan(without)
+
+
+def test_hubs_of_a_diffusion_model_are_what_the_ode_makes_of_them() -> None:
+    write((), table=table_of(range(100)))
+    latents = {"kinds": ["hubs", "shortest"], "pool": 100, "k": 3, "threshold": 6}
+    done(diffusion_job({"count": 16, "steps": 3, "latents": latents}))
+    found = rows("out/d")
+    assert found["latents"].to_list() == [("hubs", "shortest")[number // 4 % 2] for number in range(16)]
+    assert found["k_occurrence"].is_null().to_list() == [kind == "shortest" for kind in found["latents"]]
+    model = TrainedDiffusion.load(Path("out/d/ddpm/_artifact"))
+    how = Latents("shortest", pool=100, k=3, threshold=6)
+    start = draw_latents(how, 0, range(4, 8), 3).values
+    times = spaced_times(1000, 3)
+    with torch.inference_mode():
+        made = sample_from(model.denoiser(None), Ddim(), times, RowNoise(0, range(4, 8)), (3,), start_BD=start)
+    np.testing.assert_array_equal(found[4:8]["vector"].to_numpy(), model.to_values(made).astype(np.float32))
+
+
+def test_chosen_latents_are_the_same_in_any_shard_and_end_the_job_where_there_are_none() -> None:
+    vector_model()
+    latents = {"kinds": ["hubs", "prior"], "pool": 100, "k": 3, "threshold": 6}
+    done(job(sample(count=21, latents=latents)))
+    done(job(sample(count=21, latents=latents, shard_rows=5), output="out/other"))
+    assert rows().equals(rows("out/other"))
+    result = kx.run(job(sample(latents={"pool": 100, "rounds": 2}), output="out/none"), quiet=True, report=False)
+    assert result.exit_code not in (0, 4)
+    words = result.message + str(result.failures)
+    assert "kept 0 of 4 latents in 2 rounds of 100: 0.000% reach k-occurrence >= 50" in words
+    assert "the largest k-occurrence seen is" in words
+
+
 def test_an_input_may_come_later() -> None:
     vector_model()
     done(job(sample()))
@@ -239,6 +298,13 @@ def test_a_damaged_cut_is_found_and_named() -> None:
         (sample(steps=10), "steps goes with a diffusion model"),
         (sample(classes="b"), "classes goes with a diffusion model"),
         (sample(solver="heun", eta=0.5), "eta goes with solver = 'ddim', not with 'heun'"),
+        (sample(latents={"kinds": "hubs"}, eta=0.5), "a solver that adds no noise"),
+        (sample(latents={"kinds": "hubs"}, solver="ddpm"), "a solver that adds no noise"),
+        (sample(latents={"kinds": "longest"}), "allowed: prior, hubs, shortest"),
+        (sample(latents={"k": 10, "pool": 10}), "k = 10: a pool of 10 has fewer neighbours"),
+        (sample(latents={"threshold": 5, "quantile": 0.9}), "threshold and quantile: give one of them"),
+        (sample(weights="live"), "weights goes with a diffusion model"),
+        (sample(steps=[]), "steps"),
         (sample(solver="euler"), "allowed: ddim, ddpm, heun, midpoint"),
     ],
 )
