@@ -70,6 +70,7 @@ class Samples:
         settings: name of what the samples were drawn with, and the values it takes.
         sheets: pictures of the first images of each setting.
         vectors: None without vectors.
+        acceptance: mean share of the latents that were good enough, where they are chosen; None where they are not.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Samples:
     settings: tuple[tuple[str, tuple[Setting, ...]], ...]
     sheets: tuple[Sheet, ...] = ()
     vectors: Vectors | None = None
+    acceptance: float | None = None
 
 
 def read_samples(output: Folder, run: Run) -> Iterator[Samples]:
@@ -92,12 +94,11 @@ def read_samples(output: Folder, run: Run) -> Iterator[Samples]:
             continue
         image = "image" in schema.names and pa.types.is_binary(schema.field("image").type)
         names = ["seed", *(one for one in _SETTINGS if one in schema.names)]
-        first = _first(files, [*names, *(["image"] if image else [])])
+        more = [one for one in ("image" if image else "", "acceptance") if one in schema.names]
+        first = _first(files, [*names, *more])
         settings = tuple((one, tuple(dict.fromkeys(row[one] for row in first))) for one in names)
-        if image:
-            yield Samples(name, rows, settings, tuple(_sheets(first, settings)))
-        else:
-            yield Samples(name, rows, settings, vectors=_vectors(files))
+        sheets = tuple(_sheets(first, settings)) if image else ()
+        yield Samples(name, rows, settings, sheets, None if image else _vectors(files), _acceptance(first))
 
 
 def _facts(files: Sequence[File]) -> tuple[int, pa.Schema | None]:
@@ -134,6 +135,11 @@ def _sheets(rows: Sequence[dict[str, Any]], settings: Sequence[tuple[str, tuple[
         if address is not None:
             words = zip(differing, values, strict=True)
             yield Sheet(", ".join(f"{name} {told(value)}" for name, value in words), address, len(images[:SHOWN]))
+
+
+def _acceptance(rows: Sequence[dict[str, Any]]) -> float | None:
+    shares = [row["acceptance"] for row in rows if row.get("latents", "prior") != "prior"]
+    return sum(shares) / len(shares) if shares else None
 
 
 def told(value: Setting) -> str:

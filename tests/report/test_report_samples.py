@@ -41,6 +41,19 @@ def test_images_stand_side_by_side() -> None:
     assert "the first 64 samples of sample" in page
 
 
+def test_every_setting_has_a_sheet_and_chosen_latents_tell_how_many_passed() -> None:
+    image_model()
+    latents = {"kinds": ["hubs", "prior"], "pool": 100, "k": 3, "threshold": 6}
+    done(job(sample(count=14, latents=latents)), report=True)
+    page = Path("out/s/report.html").read_text()
+    (found,) = read(Folder(str(Path("out/s").absolute()))).samples
+    assert [(sheet.settings, sheet.shown) for sheet in found.sheets] == [("latents hubs", 8), ("latents prior", 6)]
+    assert all(sheet.address in page for sheet in found.sheets)
+    made = rows()
+    assert found.acceptance == pytest.approx(made["acceptance"].filter(made["latents"] == "hubs").mean())
+    assert "Latents that passed" in page
+
+
 def test_a_damaged_image_leaves_its_place_free() -> None:
     grey = encode(np.full((4, 4, 1), 9, np.uint8))
     address = contact_sheet([grey, b"no image", grey])
@@ -60,7 +73,7 @@ def test_vectors_are_told_in_numbers() -> None:
     (first, _) = read(Folder(str(Path("out/s").absolute()))).samples
     vectors = rows()["vector"].to_numpy().astype(np.float64)
     norms = np.linalg.norm(vectors, axis=1)
-    assert (first.rows, first.settings) == (10, (("seed", 0),))
+    assert (first.rows, first.settings) == (10, (("seed", (0,)),))
     assert first.vectors is not None
     np.testing.assert_allclose(first.vectors.norms, (norms.min(), norms.mean(), norms.max()))
     np.testing.assert_allclose(first.vectors.mean_norm, np.linalg.norm(vectors.mean(axis=0)))
