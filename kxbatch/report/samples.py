@@ -25,7 +25,7 @@ SHOWN = 64  # images of a sheet
 MOST_SHEETS = 12
 _LOOKED_AT = 2048  # samples among which the settings are sought that batches take in turn
 _BATCH = 4096
-_SETTINGS = ("steps", "eta", "guidance", "latents")  # columns of what samples were drawn with
+_SETTINGS = ("steps", "eta", "variance", "guidance", "latents")  # columns of what samples were drawn with
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,7 @@ class Sample(Stage[SampleConfig]):
         if outlook.diffusion:
             found += [Column("steps", "number")]
             found += [Column("eta", "number")] if config.solver in (None, "ddim") else []
+            found += [Column("variance", "number")] if config.solver == "ddpm" else []
             found += [Column("guidance", "number"), Column("class", "text")] if outlook.classes else []
         if config.latents is not None:
             found += [Column("latents", "text"), Column("k_occurrence", "number"), Column("acceptance", "number")]

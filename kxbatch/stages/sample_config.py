@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from kxbatch.models.latents import Latents
 
 DIFFUSION, AUTOENCODER = "kxbatch-diffusion-model", "kxbatch-density-model"  # `architecture` in config.json
-_SEVERAL = ("steps", "eta", "guidance")  # that may be given several times
-_OF_DIFFUSION = ("solver", "steps", "eta", "guidance", "classes", "weights")
+_SEVERAL = ("steps", "eta", "variance", "guidance")  # that may be given several times
+_OF_DIFFUSION = ("solver", "steps", "eta", "variance", "guidance", "classes", "weights")
 
 
 class LatentsConfig(Config):
@@ -78,6 +78,9 @@ class SampleConfig(MakerConfig):
         min_length=1,
         description="ddim: 0 draws no noise after the start, 1 is ancestral; one or several; absent: 0",
     )
+    variance: tuple[Annotated[float, Field(ge=0, le=1)], ...] | None = Field(
+        None, min_length=1, description="ddpm: 1 is the large one, 0 the small one; one or several; absent: 1"
+    )
     guidance: tuple[Annotated[float, Field(ge=0)], ...] | None = Field(
         None,
         min_length=1,
@@ -93,7 +96,9 @@ class SampleConfig(MakerConfig):
     batch_rows: int = Field(64, ge=1, description="samples that go through the model together; decides how they round")
     device: str = Field("auto", description="'cpu', 'cuda' or auto")
 
-    @field_validator("steps", "eta", "guidance", mode="before", json_schema_input_type=float | tuple[float, ...] | None)
+    @field_validator(
+        "steps", "eta", "variance", "guidance", mode="before", json_schema_input_type=float | tuple[float, ...] | None
+    )
     @classmethod
     def _one_is_a_list(cls, value: Any) -> Any:
         return (value,) if isinstance(value, int | float) else value
@@ -113,6 +118,8 @@ class SampleConfig(MakerConfig):
     def _fields_go_together(self) -> SampleConfig:
         if self.eta is not None and self.solver not in (None, "ddim"):
             raise ValueError(f"eta goes with solver = 'ddim', not with '{self.solver}'")
+        if self.variance is not None and self.solver != "ddpm":
+            raise ValueError(f"variance goes with solver = 'ddpm', not with '{self.solver or 'ddim'}'")
         if self.latents is not None and (self.solver == "ddpm" or any(self.eta or ())):
             raise ValueError(
                 "latents are chosen for what they become: that takes a solver that adds no noise; use 'ddim' with eta = 0, "

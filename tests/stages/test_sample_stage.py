@@ -205,6 +205,17 @@ def test_batches_take_several_settings_in_turn() -> None:
     assert not (found[4:8]["vector"].to_numpy() == alone[4:8]["vector"].to_numpy()).any()
 
 
+def test_ancestral_steps_with_the_small_variance_are_ddim_with_eta_1() -> None:
+    write((), table=table_of(range(100)))
+    small = {"name": "small", "solver": "ddpm", "steps": 4, "variance": [0, 1]}
+    done(diffusion_job({"steps": 4, "eta": 1}, small))
+    ddim, ancestral = rows("out/d"), rows("out/d", "small")
+    assert ancestral["variance"].to_list() == [float(number // 4 % 2) for number in range(10)]
+    assert "eta" not in ancestral.columns
+    np.testing.assert_allclose(ancestral["vector"].to_numpy()[:4], ddim["vector"].to_numpy()[:4], rtol=1e-4, atol=1e-4)
+    assert not np.allclose(ancestral["vector"].to_numpy()[4:8], ddim["vector"].to_numpy()[4:8], rtol=1e-2)
+
+
 def test_live_weights_are_those_of_the_optimiser() -> None:
     write((), table=table_of(range(100)))
     training = {"steps": 4, "batch_rows": 32, "validation_share": 0.2, "precision": "fp32", "ema": 0.9}
@@ -303,6 +314,7 @@ def test_a_damaged_cut_is_found_and_named() -> None:
         (sample(latents={"kinds": "longest"}), "allowed: prior, hubs, shortest"),
         (sample(latents={"k": 10, "pool": 10}), "k = 10: a pool of 10 has fewer neighbours"),
         (sample(latents={"threshold": 5, "quantile": 0.9}), "threshold and quantile: give one of them"),
+        (sample(variance=0.5), "variance goes with solver = 'ddpm', not with 'ddim'"),
         (sample(weights="live"), "weights goes with a diffusion model"),
         (sample(steps=[]), "steps"),
         (sample(solver="euler"), "allowed: ddim, ddpm, heun, midpoint"),

@@ -30,10 +30,11 @@ class Sampling:
     """How samples are drawn.
 
     Attributes:
-        solver: `ddim` (Song, Meng and Ermon 2021); `ddpm`: ancestral steps with large noise (Ho et al. 2020); `heun` or
+        solver: `ddim` (Song, Meng and Ermon 2021); `ddpm`: ancestral steps (Ho et al. 2020); `heun` or
             `midpoint`: the ODE in second order, which asks the network twice a step.
         steps: of T; None: 50, or all of fewer.
         eta: of `ddim`: 0 draws no noise after the start, 1 is ancestral sampling with small noise.
+        variance: of `ddpm`: 1 is the large one, 0 the small one, what is between is interpolated.
         guidance: 1 follows the class as it was learned, more harder, 0 not at all.
         classes: that samples take in turn, by name; None: all that the model knows; empty: no class.
     """
@@ -41,6 +42,7 @@ class Sampling:
     solver: SamplingSolver = "ddim"
     steps: int | None = None
     eta: float = 0.0
+    variance: float = 1.0
     guidance: float = 1.0
     classes: tuple[str, ...] | None = None
 
@@ -117,7 +119,7 @@ class DiffusionGenerator:
         if sampling.solver in ("heun", "midpoint"):
             x0_BD = decode(denoiser, drawn.values, times, sampling.solver)
         else:
-            rule: Rule = Ancestral(1.0) if sampling.solver == "ddpm" else Ddim(sampling.eta)
+            rule: Rule = Ancestral(sampling.variance) if sampling.solver == "ddpm" else Ddim(sampling.eta)
             noise = RowNoise(self._seed, sample_ids)
             x0_BD = sample(denoiser, rule, times, noise, (model.values,), start_BD=drawn.values)
         with np.errstate(over="ignore"):  # such a row is not finite, which is seen later
@@ -125,11 +127,13 @@ class DiffusionGenerator:
         return Made(x_BD, self._told(sampling, sample_ids) | (drawn.columns if self._tells else {}))
 
     def _told(self, sampling: Sampling, sample_ids: Sequence[int]) -> dict[str, npt.NDArray[Any]]:
-        """Steps, eta, guidance and class, where there are such."""
+        """Steps, eta or variance, guidance and class, where there are such."""
         rows, steps = len(sample_ids), len(sampling.times(self._model.schedule.steps))
         found: dict[str, npt.NDArray[Any]] = {"steps": np.full(rows, steps, np.int32)}
         if sampling.solver == "ddim":
             found["eta"] = np.full(rows, sampling.eta, np.float32)
+        if sampling.solver == "ddpm":
+            found["variance"] = np.full(rows, sampling.variance, np.float32)
         if self._classes is not None:
             names = np.array([str(self._model.classes[number]) for number in self._classes], object)
             found["guidance"] = np.full(rows, sampling.guidance, np.float32)

@@ -45,7 +45,7 @@ def generator(
 ) -> DiffusionGenerator:
     scaling = Scaling(np.full(WIDTH, 10.0), np.full(WIDTH, 2.0))
     model = DiffusionModel(network or Normal(), SCHEDULE, "eps", scaling, classes=known, unconditional=unconditional)
-    return DiffusionGenerator(model, Sampling(**sampling), 5)
+    return DiffusionGenerator(model, [Sampling(**sampling)], None, 5)
 
 
 def test_ddim_turns_the_noise_of_each_sample_back() -> None:
@@ -54,23 +54,23 @@ def test_ddim_turns_the_noise_of_each_sample_back() -> None:
     times = [0, *spaced_times(1000, 7)]
     A, B = SCHEDULE.A[times], SCHEDULE.B[times]
     expected = 10 + 2 * start * np.prod(A[1:] * A[:-1] + B[1:] * B[:-1])
-    np.testing.assert_allclose(generator(steps=7).generate([3, 8]), expected, rtol=1e-4)
+    np.testing.assert_allclose(generator(steps=7).generate([3, 8]).values, expected, rtol=1e-4)
 
 
 def test_large_noise_keeps_the_variance_of_normal_data() -> None:
-    made = generator(solver="ddpm", steps=10).generate(range(3000))
+    made = generator(solver="ddpm", steps=10).generate(range(3000)).values
     last = SCHEDULE.A[spaced_times(1000, 10)[0]]  # what the last step multiplies by, which adds no noise
     np.testing.assert_allclose(made.std(), 2 * last, rtol=0.04)  # 12000 values: 6 standard errors
-    small = generator(eta=1.0, steps=10).generate(range(3000)).std()
+    small = generator(eta=1.0, steps=10).generate(range(3000)).values.std()
     assert small < 0.9 * 2 * last  # too little noise in few steps
 
 
 @pytest.mark.parametrize("solver", ["ddim", "ddpm", "heun", "midpoint"])
 def test_samples_take_the_classes_in_turn(solver: str) -> None:
-    made = generator(Points(), known=("a", "b"), solver=solver, steps=5)
+    made = generator(Points(), known=("a", "b"), solver=solver, steps=5).generate(range(4, 9))
     wanted = 10 + 2 * POINTS[[0, 1, 0, 1, 0]].numpy()
-    np.testing.assert_allclose(made.generate(range(4, 9)), wanted, rtol=2e-3, atol=1e-3)
-    assert made.told(np.arange(4, 9))["class"].tolist() == ["a", "b", "a", "b", "a"]
+    np.testing.assert_allclose(made.values, wanted, rtol=2e-3, atol=1e-3)
+    assert made.columns["class"].tolist() == ["a", "b", "a", "b", "a"]
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_samples_take_the_classes_in_turn(solver: str) -> None:
     ],
 )
 def test_classes_are_named_and_guidance_goes_beyond_them(sampling: dict[str, Any], point: Tensor) -> None:
-    made = generator(Points(), known=(7, 8), steps=5, **sampling).generate([0, 1])
+    made = generator(Points(), known=(7, 8), steps=5, **sampling).generate([0, 1]).values
     np.testing.assert_allclose(made, np.tile(10 + 2 * point.numpy(), (2, 1)), rtol=5e-3, atol=5e-3)
 
 
@@ -108,5 +108,5 @@ def test_guidance_needs_classes() -> None:
 
 
 def test_steps_are_fifty_or_all() -> None:
-    assert set(generator().told(np.arange(2))["steps"]) == {50}
+    assert set(generator().generate(range(2)).columns["steps"]) == {50}
     assert len(Sampling().times(20)) == 20
