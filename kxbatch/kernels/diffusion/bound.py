@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from kxbatch.errors import ConfigError
-from kxbatch.kernels.diffusion.decoders import Decoder, decoder_for
+from kxbatch.kernels.diffusion.decoders import LEVELS, Decoder, decoder_for
 from kxbatch.kernels.diffusion.denoiser import Denoiser
 from kxbatch.kernels.diffusion.noise import RowNoise
 from kxbatch.kernels.diffusion.process import noised
@@ -57,6 +57,7 @@ def variational_bound(
     *,
     decoder: Decoder,
     decoder_variance: float | None = None,
+    levels: int = LEVELS,
 ) -> Bound:
     """The bound for each row, with one draw of noise per row and time.
 
@@ -66,17 +67,19 @@ def variational_bound(
         times: ascending sub-sequence of 1 to T.
         x0_BD: floating point [B, ...]; its type is that of x_t.
         noise: of the rows.
-        decoder: `"levels"` for 8-bit data as `level / 127.5 - 1`: the mass of a Gaussian between the middles of neighbouring
-            levels, the outermost levels taking the tails (Ho et al. 2020, equation 13). `"density"` for vectors: its density.
+        decoder: `"levels"` for whole levels in [-1, 1], as 8-bit data are as `level / 127.5 - 1`: the mass of a Gaussian between
+            the middles of neighbouring levels, the outermost levels taking the tails (Ho et al. 2020, equation 13). `"density"`
+            for vectors: its density.
         decoder_variance: of that Gaussian. By default that of the rule's last step; where this is 0, `B_t^2` of the first time.
+        levels: L of `"levels"`: data are `2 level / (L - 1) - 1`.
 
     Raises:
         ConfigError: the times are no sub-sequence of the schedule's, there is no such decoder, or the rule adds no noise,
             which makes the bound infinite.
-        DataError: a value is none of the 256 levels.
+        DataError: a value is none of the levels.
     """
     schedule, pairs = denoiser.schedule, time_pairs(times, denoiser.schedule.steps)
-    log_likelihood = decoder_for(decoder, x0_BD)
+    log_likelihood = decoder_for(decoder, x0_BD, levels)
     if decoder_variance is not None and not decoder_variance > 0:
         raise ConfigError(f"decoder_variance is {decoder_variance}: it must be above 0")
     found: list[Tensor] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from diffusion_oracle import Mixture, normal_denoiser, point_denoiser
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.integrate import quad
 from scipy.stats import norm
 from torch.distributions import Normal, kl_divergence
 
@@ -98,13 +100,43 @@ def test_terms_are_divergences_of_normal_distributions(rule: Ancestral | Ddim) -
 
 
 @settings(deadline=None, max_examples=60)
-@given(mean=st.floats(-3, 3), sd=st.floats(1e-3, 5))
-def test_masses_of_all_levels_sum_to_one(mean: float, sd: float) -> None:
-    levels = (torch.arange(256, dtype=DOUBLE) / 127.5 - 1)[:, None]
+@given(mean=st.floats(-3, 3), sd=st.floats(1e-3, 5), levels=st.sampled_from([2, 3, 17, 256, 65536]))
+def test_masses_of_all_levels_sum_to_one(mean: float, sd: float, levels: int) -> None:
+    """Also of float32, which cannot hold most levels exactly."""
+    x0 = (torch.arange(levels, dtype=DOUBLE) * 2 / (levels - 1) - 1)[:, None]
     for dtype in (torch.float32, DOUBLE):
-        mass = log_level_mass(levels.to(dtype), torch.full_like(levels, mean), sd**2)
+        mass = log_level_mass(x0.to(dtype), torch.full_like(x0, mean), sd**2, levels)
         assert torch.isfinite(mass).all()
-        assert mass.logsumexp(0).item() == pytest.approx(0.0, abs=1e-4 if dtype == torch.float32 else 1e-9)
+        assert mass.logsumexp(0).item() == pytest.approx(0.0, abs=1e-9)
+
+
+@pytest.mark.parametrize(("levels", "mean", "sd"), [(2, 0.3, 0.8), (5, -0.9, 0.4), (17, 0.13, 0.09), (17, 1.2, 0.3)])
+def test_levels_have_the_integral_of_the_density_between_the_middles(levels: int, mean: float, sd: float) -> None:
+    """By quadrature; a row's log-mass is the sum of its values'."""
+    step = 2 / (levels - 1)
+    ends = [-np.inf, *(step * (np.arange(levels - 1) + 0.5) - 1), np.inf]
+    masses = [quad(norm(mean, sd).pdf, *pair, epsabs=0)[0] for pair in pairwise(ends)]
+    x0 = torch.arange(levels, dtype=torch.float32) * step - 1
+    found = log_level_mass(x0[:, None], torch.full((levels, 1), mean, dtype=DOUBLE), sd**2, levels)
+    np.testing.assert_allclose(found.exp(), masses, rtol=1e-7)
+    whole = log_level_mass(x0[None], torch.full((1, levels), mean, dtype=DOUBLE), sd**2, levels)
+    assert whole.item() == pytest.approx(found.sum().item())
+
+
+def test_the_decoder_of_a_bound_is_that_of_its_levels() -> None:
+    """Of 17 levels: the mass around what the denoiser answers at the first time, and nothing else depends on the levels."""
+    schedule, noise = make_schedule("linear"), RowNoise(0, [3])
+    image = torch.tensor([[0, 3, 8, 16]]) / 8.0 - 1
+    denoiser = point_denoiser(schedule, image + 0.05, "x0")
+    found, vector = (
+        variational_bound(denoiser, Ancestral(), [100, 900], image, noise, decoder=kind, levels=17)  # type: ignore[arg-type]
+        for kind in ("levels", "density")
+    )
+    mass = log_level_mass(image, image + 0.05, schedule.B[100] ** 2, 17).item()
+    assert found.decoder.item() == pytest.approx(-mass / (4 * math.log(2)), rel=1e-6)
+    assert found.decoder.item() != pytest.approx(vector.decoder.item(), rel=0.1)
+    assert torch.equal(found.steps, vector.steps)
+    assert torch.equal(found.prior, vector.prior)
 
 
 def test_a_level_has_the_mass_of_the_normal_distribution_around_it() -> None:
@@ -169,5 +201,9 @@ def test_what_has_no_bound_is_refused() -> None:
             variational_bound(denoiser, Ancestral(), [2], torch.tensor([[1.0, wrong]]), noise, decoder="levels")
     with pytest.raises(ConfigError, match="no decoder 'level'; did you mean 'levels'"):
         variational_bound(denoiser, Ancestral(), [2], x0, noise, decoder="level")  # type: ignore[arg-type]
+    with pytest.raises(DataError, match=r"0.125 is none of the 5 levels, which are level / 2 - 1 for 0 to 4"):
+        variational_bound(denoiser, Ancestral(), [2], x0 + 0.125, noise, decoder="levels", levels=5)
+    with pytest.raises(ConfigError, match="levels = 1"):
+        variational_bound(denoiser, Ancestral(), [2], x0, noise, decoder="levels", levels=1)
     with pytest.raises(ConfigError, match="decoder_variance is 0"):
         variational_bound(denoiser, Ancestral(), [2], x0, noise, decoder="density", decoder_variance=0.0)
