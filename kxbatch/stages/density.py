@@ -36,7 +36,9 @@ from kxbatch.stages.density_config import (
     CALIBRATION,
     FACTS,
     FITTED,
+    TAKEN,
     DensityConfig,
+    check_diffusion,
     check_model,
     check_use,
     read_reference,
@@ -69,8 +71,8 @@ class Density(FoldStage[DensityConfig]):
 
     @property
     def draws(self) -> bool:
-        """The samples."""
-        return self.config.estimator == "iwae"
+        """The samples, and the noise."""
+        return self.config.estimator in ("iwae", "diffusion")
 
     @classmethod
     def reads(cls, config: DensityConfig) -> Column:
@@ -94,7 +96,7 @@ class Density(FoldStage[DensityConfig]):
     @classmethod
     def takes(cls, config: DensityConfig) -> dict[str, tuple[str, ...]]:
         """The stage that trains its model, or made its lists."""
-        return trained_stages((config.model, ("rows",) if config.estimator == "knn" else ("density model",)))
+        return trained_stages((config.model, (TAKEN.get(config.estimator, "rows"),)))
 
     @classmethod
     def check_columns(cls, config: DensityConfig, kinds: Mapping[str, ColumnKind]) -> None:
@@ -120,15 +122,25 @@ class Density(FoldStage[DensityConfig]):
 
     def _model_identity(self) -> dict[str, str]:
         model = self.config.model
-        if self.config.estimator != "iwae" or model is None or trained_stage(model) is not None:
+        if self.config.estimator not in TAKEN or model is None or trained_stage(model) is not None:
             return {}
-        from kxbatch.models.trained_vae import TrainedVae, vae_digest
-        from kxbatch.stages.estimators.iwae import check_columns
+        from kxbatch.stages.estimators.base import check_columns
 
-        trained = TrainedVae.read(Path(model))
-        check_columns(model, trained, self.data_columns)
+        folder = Path(model)
+        if self.config.estimator == "diffusion":
+            from kxbatch.models.diffusion.trained import TrainedDiffusion, diffusion_digest
+
+            diffusion = TrainedDiffusion.read(folder)
+            check_columns(model, diffusion.columns, self.data_columns)
+            check_diffusion(self.config, diffusion.schedule.steps, unconditional=diffusion.unconditional)
+            check_use(self.config, diffusion.held_out, discrete=diffusion.levels is not None)
+            return {"model_digest": diffusion_digest(folder)}
+        from kxbatch.models.trained_vae import TrainedVae, vae_digest
+
+        trained = TrainedVae.read(folder)
+        check_columns(model, trained.columns, self.data_columns)
         check_use(self.config, trained.held_out, discrete=trained.network.discrete)
-        return {"model_digest": vae_digest(Path(model))}
+        return {"model_digest": vae_digest(folder)}
 
     def semantic(self, phase: Phase) -> dict[str, Any]:
         """Scores and kept columns change no calibration; when to refit decides no row."""
@@ -252,7 +264,7 @@ class Density(FoldStage[DensityConfig]):
 
     def remarks(self, counters: Mapping[str, float]) -> list[str]:
         """Estimates that hang on a few samples."""
-        return few_samples(counters, self.config.samples)
+        return few_samples(counters, self.config.draws)
 
     def _calibration(self, state: Arrays, sample: Arrays) -> npt.NDArray[np.float64]:
         """Densities of a sample under what was learned in a state."""
@@ -319,16 +331,14 @@ class Density(FoldStage[DensityConfig]):
             from kxbatch.stages.estimators.knn import NeighborEstimator
 
             return NeighborEstimator(Path(model))
+        told: dict[str, Any] = {"seed": context.seed, "threads": context.threads, "gpus": context.gpus}
+        if config.estimator == "diffusion":
+            from kxbatch.stages.estimators.diffusion import DiffusionEstimator
+
+            return DiffusionEstimator(Path(model), self.data_columns, steps=config.steps, draws=config.draws, **told)
         from kxbatch.stages.estimators.iwae import ImportanceEstimator
 
-        return ImportanceEstimator(
-            Path(model),
-            self.data_columns,
-            samples=config.samples,
-            seed=context.seed,
-            threads=context.threads,
-            gpus=context.gpus,
-        )
+        return ImportanceEstimator(Path(model), self.data_columns, samples=config.draws, **told)
 
 
 def _tagged(tag: str, arrays: Arrays) -> Arrays:

@@ -11,10 +11,13 @@ from pydantic import Field, field_validator, model_validator
 from kxbatch.errors import ConfigError
 from kxbatch.spec.model import Config, Operational, StageConfig
 from kxbatch.stages.base import Reads, trained_stage
+from kxbatch.stages.ddpm_config import LEAVES, DdpmConfig
 from kxbatch.stages.density_gate import PERCENTILES
 from kxbatch.stages.vae import VaeConfig
 
 CALIBRATION, FITTED, FACTS = "calibration.safetensors", "fitted.safetensors", "density.json"
+TAKEN = {"iwae": "density model", "diffusion": LEAVES}  # what a stage leaves that an estimator computes with
+_DRAWS = {"iwae": 500, "diffusion": 1}
 
 
 class GateConfig(Config):
@@ -42,17 +45,27 @@ class DensityConfig(StageConfig):
     """Gives every row a log-density."""
 
     kind: Literal["density"] = "density"
-    estimator: Literal["iwae", "gaussian", "knn"] = Field(
-        "iwae", description="a trained autoencoder; the normal distribution of the rows; the lists of a hubness stage"
+    estimator: Literal["iwae", "diffusion", "gaussian", "knn"] = Field(
+        "iwae",
+        description="a trained autoencoder; a trained diffusion model, of which a lower bound is known; the normal distribution of "
+        "the rows; the lists of a hubness stage",
     )
     columns: tuple[str, ...] | None = Field(
         None, min_length=1, description="number and vector columns, or one image column; absent: the only vector column"
     )
     model: str | None = Field(
         None,
-        description="iwae: 'stage:<name>' of a vae stage, or the folder of its artifact; knn: 'stage:<name>' of a hubness stage",
+        description="iwae, diffusion: 'stage:<name>' of a vae or ddpm stage, or the folder of its artifact; knn: 'stage:<name>' of "
+        "a hubness stage",
     )
-    samples: int = Field(500, ge=1, description="iwae: importance samples of a row")
+    samples: int | None = Field(
+        None,
+        ge=1,
+        description="iwae: importance samples of a row; absent: 500. diffusion: draws of noise for each row and time; absent: 1",
+    )
+    steps: int | None = Field(
+        None, ge=1, description="diffusion: how many of the model's times are stepped through; absent: all"
+    )
     fit_on: str | None = Field(
         None, description="boolean column: only its true rows are fitted on (gaussian) and calibrate; absent: all"
     )
@@ -99,8 +112,12 @@ class DensityConfig(StageConfig):
             )
         if self.estimator == "knn" and (self.columns is not None or trained_stage(self.model or "") is None):
             raise ValueError("estimator = 'knn' reads the lists of model = 'stage:<hubness stage>'; leave columns out")
-        if self.estimator != "iwae" and self.score == "complexity":
-            raise ValueError("score = 'complexity' compares code lengths: it needs estimator = 'iwae' and whole levels")
+        if self.estimator not in TAKEN and self.score == "complexity":
+            raise ValueError(
+                "score = 'complexity' compares code lengths: it needs estimator = 'iwae' or 'diffusion' and whole levels"
+            )
+        if self.steps is not None and self.estimator != "diffusion":
+            raise ValueError(f"steps goes with estimator = 'diffusion', not with '{self.estimator}'; leave it out")
         calibrates = bool(self.calibration_share) or self.reference is not None
         if self.score == "typicality" and not calibrates:
             raise ValueError("score = 'typicality' needs calibration rows: calibration_share above 0")
@@ -125,6 +142,15 @@ class DensityConfig(StageConfig):
             raise ValueError(f"labels = '{self.labels}' must be in keep, so that the report finds it")
         return self
 
+    @property
+    def draws(self) -> int:
+        """Samples of a row, or draws of noise."""
+        return self.samples or _DRAWS.get(self.estimator, 1)
+
+    def semantic(self) -> dict[str, Any]:
+        """A number of samples says the same written or left out."""
+        return super().semantic() | {"samples": self.draws}
+
 
 def check_model(config: DensityConfig, name: str, taken: StageConfig, own: Reads, theirs: Reads) -> None:
     """Whether a stage leaves what this one needs: a model of the same columns, that has held out what calibrates; or lists.
@@ -139,15 +165,41 @@ def check_model(config: DensityConfig, name: str, taken: StageConfig, own: Reads
                 f"model = 'stage:{name}', but the lists it reads are those of '{own.upstream}'; set input = '{name}'"
             )
         return
-    assert isinstance(taken, VaeConfig)
-    learned = [origin for column, origin in theirs.origins.items() if column != taken.fit_on]
+    assert isinstance(taken, VaeConfig | DdpmConfig)
+    beside = taken.fit_on if isinstance(taken, VaeConfig) else taken.class_column
+    learned = [origin for column, origin in theirs.origins.items() if column != beside]
     scored = [origin for column, origin in own.origins.items() if column != config.fit_on]
     if learned != scored:
         raise ConfigError(
             f"model = 'stage:{name}' is trained on {', '.join(learned)}, but this stage reads {', '.join(scored)}; "
             "write the same input and columns in both"
         )
-    check_use(config, taken.training.validation_share, discrete=taken.level_count is not None)
+    if isinstance(taken, DdpmConfig):
+        check_diffusion(config, taken.noise.steps, unconditional=taken.class_column is None or taken.class_dropout > 0)
+        levels = taken.level_count("image" in theirs.kinds.values())
+    else:
+        levels = taken.level_count
+    check_use(config, taken.training.validation_share, discrete=levels is not None)
+
+
+def check_diffusion(config: DensityConfig, total: int, *, unconditional: bool) -> None:
+    """Whether a diffusion model has the bound that is asked for.
+
+    Args:
+        config: of the stage.
+        total: T of the model.
+        unconditional: whether it has learned to go without a class.
+
+    Raises:
+        ConfigError: it has not.
+    """
+    if config.steps is not None and config.steps > total:
+        raise ConfigError(f"steps = {config.steps}: the model was trained with {total}; take as many or fewer")
+    if not unconditional:
+        raise ConfigError(
+            f"model = '{config.model}' has only learned to see classes, and a density is of rows without one: train it with "
+            "class_dropout above 0, or without class_column"
+        )
 
 
 def check_use(config: DensityConfig, held_out: float, *, discrete: bool) -> None:
@@ -169,7 +221,7 @@ def check_use(config: DensityConfig, held_out: float, *, discrete: bool) -> None
         )
     if config.score == "complexity" and not discrete:
         raise ConfigError(
-            "score = 'complexity' compares code lengths: the model must be of whole levels, not 'gaussian'"
+            "score = 'complexity' compares code lengths: the model must be of whole levels, not of real numbers"
         )
 
 
@@ -192,14 +244,19 @@ def read_reference(config: DensityConfig, columns: tuple[str, ...], model_digest
     try:
         facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
         found = {"estimator": facts["estimator"], "columns": tuple(facts["columns"]), "samples": facts["samples"]}
-        found["model"] = facts["model_digest"]
+        found |= {"model": facts["model_digest"], "steps": facts.get("steps")}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"reference = '{config.reference}' is no artifact of a density stage ({type(error).__name__}: {error}); name the "
             "`_artifact` folder of one"
         ) from None
-    samples = config.samples if config.estimator == "iwae" else None
-    wanted: dict[str, Any] = {"estimator": config.estimator, "columns": columns, "samples": samples}
+    samples = config.draws if config.estimator in _DRAWS else None
+    wanted: dict[str, Any] = {
+        "estimator": config.estimator,
+        "columns": columns,
+        "samples": samples,
+        "steps": config.steps,
+    }
     wanted |= {} if model_digest is None else {"model": model_digest}
     differing = [
         f"{name} {found[name]!r} there, {wanted[name]!r} here" for name in wanted if found[name] != wanted[name]

@@ -16,6 +16,7 @@ import pyarrow as pa
 from kxbatch.data.arrays import Arrays
 from kxbatch.data.quarantine import Rejected
 from kxbatch.data.row_draws import Keys
+from kxbatch.errors import ConfigError
 
 Floats = npt.NDArray[np.float64]
 
@@ -99,3 +100,16 @@ class Estimator(ABC):
     @abstractmethod
     def facts(self, sample: Arrays) -> dict[str, Any]:
         """What `density.json` says of it."""
+
+
+def check_columns(model: str, trained: tuple[str, ...], columns: tuple[str, ...]) -> None:
+    """A model is of its columns.
+
+    Raises:
+        ConfigError: it was trained on others.
+    """
+    if trained != columns:
+        raise ConfigError(
+            f"model = '{model}' was trained on {', '.join(trained)}, not on {', '.join(columns)}; "
+            f"set columns = {list(trained)}, or train a model on these"
+        )

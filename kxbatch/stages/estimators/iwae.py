@@ -12,14 +12,13 @@ import torch
 
 from kxbatch.data.arrays import Arrays
 from kxbatch.data.row_draws import Keys
-from kxbatch.errors import ConfigError
 from kxbatch.models.importance import by_samples, ladder
 from kxbatch.models.trained_vae import TrainedVae, vae_digest
 from kxbatch.models.vae_loading import load_vae
 from kxbatch.models.vae_scoring import Scorer
 from kxbatch.stages.density_gate import few_threshold
 from kxbatch.stages.density_scores import packed
-from kxbatch.stages.estimators.base import Estimator, Floats, Rows, Scored
+from kxbatch.stages.estimators.base import Estimator, Floats, Rows, Scored, check_columns
 from kxbatch.stages.numeric import Domain, read_numeric
 
 ACTIVE = 0.01  # variance of the posterior means above which a latent dimension says something (Burda et al. 2016)
@@ -43,7 +42,7 @@ class ImportanceEstimator(Estimator):
         self, folder: Path, columns: tuple[str, ...], *, samples: int, seed: int, threads: int, gpus: float
     ) -> None:
         self.trained = TrainedVae.read(folder)
-        check_columns(str(folder), self.trained, columns)
+        check_columns(str(folder), self.trained.columns, columns)
         model, self._inputs = load_vae(self.trained, folder)
         self.model_digest = vae_digest(folder)
         self._columns = columns
@@ -122,16 +121,3 @@ def sample_facts(sample: Arrays, sizes: list[int]) -> dict[str, Any]:
         kl = sample["kl"].astype(np.float64).mean(axis=0)
         facts["latent"] = {"kl": kl.tolist(), "variance": variance.tolist(), "active": int((variance > ACTIVE).sum())}
     return facts
-
-
-def check_columns(model: str, trained: TrainedVae, columns: tuple[str, ...]) -> None:
-    """A model is of its columns.
-
-    Raises:
-        ConfigError: it was trained on others.
-    """
-    if trained.columns != columns:
-        raise ConfigError(
-            f"model = '{model}' was trained on {', '.join(trained.columns)}, not on {', '.join(columns)}; "
-            f"set columns = {list(trained.columns)}, or train a model on these"
-        )
