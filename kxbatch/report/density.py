@@ -60,6 +60,23 @@ class Compression(Record):
     zstd_bits: Measure = None
 
 
+class BoundSteps(Record):
+    """Neighbouring steps of a diffusion model: the times they start from, how many, and bits a value of all together."""
+
+    first: Positive
+    last: Positive
+    steps: Positive = 1
+    bits: Measure = None
+
+
+class Bound(Record):
+    """Terms of a variational bound, bits a value: at the last time, by the steps, and from the first time to the data."""
+
+    prior: Measure = None
+    steps: tuple[BoundSteps, ...] = ()
+    decoder: Measure = None
+
+
 class Facts(Record):
     """`density.json`; `levels` of whole values, `shape` of images."""
 
@@ -77,6 +94,7 @@ class Facts(Record):
     convergence: tuple[Estimate, ...] = ()
     latent: Latent | None = None
     compression: Compression | None = None
+    bound: Bound | None = None
 
 
 @dataclass(frozen=True)
@@ -100,6 +118,11 @@ class Density:
         """Mean over the rows: `-log_density / (dim ln 2)`."""
         mean, dim = self.survey.mean if self.survey else None, self.facts.dim
         return None if mean is None or dim is None else -mean / (dim * math.log(2))
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether its values are a lower bound, and no estimate."""
+        return self.facts.estimator == "diffusion"
 
     @property
     def few_share(self) -> float | None:

@@ -1,13 +1,14 @@
-"""The figures of density stages: log densities, calibration, effective samples, convergence, latent units, code lengths."""
+"""The figures of density stages: densities, calibration, effective samples, convergence, latent units, a bound, code lengths."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kxbatch.report.density import Estimate
+from kxbatch.report.density import BoundSteps, Estimate
 from kxbatch.report.density_rows import Floats
 from kxbatch.report.density_survey import ESS_EDGES, Counts, Ess, Histogram
 from kxbatch.report.drawing import AFTER, BEFORE, INK, MUTED, draw, make_logarithmic, mark, set_ticks, share_axis
@@ -121,6 +122,23 @@ def units(name: str, kl: Floats, active: Sequence[bool]) -> str:
         axes.set_ylabel("KL divergence, nats")
 
     return draw(name, "Divergence of the latent dimensions, largest first", paint)
+
+
+def bound_terms(name: str, steps: Sequence[BoundSteps]) -> str:
+    """Bits a value of each step by the time it starts from, both axes logarithmic (Nichol and Dhariwal 2021, figure 2)."""
+    told = [(one, (one.bits or 0.0) / one.steps) for one in steps]
+    shown = [(one, bits) for one, bits in told if bits > 0]
+    times = [math.sqrt(one.first * one.last) for one, _ in shown]
+    bits = [value for _, value in shown]
+
+    def paint(axes: Axes) -> None:
+        axes.plot(times, bits, color=AFTER, marker="o", markersize=2.5, linewidth=1.2)
+        make_logarithmic(axes, "x", float(min(one.first for one, _ in shown)), float(max(one.last for one, _ in shown)))
+        make_logarithmic(axes, "y", min(bits), max(bits))
+        axes.set_xlabel("time that the step starts from")
+        axes.set_ylabel("bits a value, of one step")
+
+    return draw(name, "Bits a value of each step of the diffusion model by its time", paint)
 
 
 def code_lengths(name: str, bits: Sequence[tuple[str, float]]) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from markupsafe import Markup
 
 from kxbatch.report import density_figures as figures
-from kxbatch.report.density import ACTIVE, Compression, Density
+from kxbatch.report.density import ACTIVE, Bound, Compression, Density
 from kxbatch.report.density_agreement import Agreement
 from kxbatch.report.density_survey import Counts, Histogram
 from kxbatch.report.elements import Figure, Key, Tile
@@ -24,6 +24,11 @@ LIKELIHOODS = (
     "on either side."
 )
 CODE_LENGTH = "The model's is an ideal code length of the {rows} held-out rows, without the bits of the model itself."
+BOUND_LENGTH = " Told from a bound, it is longer than that of the model itself."
+BOUND = (
+    "Mean of the calibration rows, bits a value. Together they are an upper bound: by the model itself rows take fewer, and how "
+    "many fewer is not known."
+)
 
 
 @dataclass(frozen=True)
@@ -78,9 +83,16 @@ def tiles(densities: Sequence[Density]) -> Iterator[Tile]:
         (one,) = densities
         mean, bits = densities[0].survey.mean, one.bits_per_dim
         if one.facts.discrete and bits is not None:
-            yield Tile("Bits per dimension", "score", (bits,), f"mean of all rows, {one.name}")
+            yield Tile(
+                "Bits per dimension",
+                "score",
+                (bits,),
+                f"{'upper bound, ' if one.is_bound else ''}mean of all rows, {one.name}",
+            )
         elif mean is not None:
-            yield Tile("Mean log density", "nats", (mean,), f"nats, {one.name}")
+            yield Tile(
+                "Mean log density", "nats", (mean,), f"nats, {'lower bound, ' if one.is_bound else ''}{one.name}"
+            )
     ranked = [(one, r.auroc) for one in densities if one.survey and (r := one.survey.ranking) and r.auroc is not None]
     if ranked:
         best, area = max(ranked, key=lambda pair: pair[1])
@@ -90,6 +102,8 @@ def tiles(densities: Sequence[Density]) -> Iterator[Tile]:
 
 def _view(name: str, stage: Density) -> StageView:
     words = "log probability" if stage.facts.discrete else "log density"
+    if stage.is_bound:
+        words = f"lower bound of the {words}"
     return StageView(stage, words, tuple(_figures(name, stage, words)), tuple(_warnings(stage)))
 
 
@@ -148,7 +162,20 @@ def _model_figures(name: str, stage: Density) -> Iterator[Figure]:
         svg = figures.units(f"{name}-units", kl, active)
         yield Figure("Latent dimensions", Markup(svg), _units_words(known), tuple(_units_keys(stage, known)))
     if facts.compression is not None and facts.dim is not None:
-        yield from _compression(f"{name}-compression", facts.compression, facts.dim)
+        more = BOUND_LENGTH if stage.is_bound else ""
+        yield from _compression(f"{name}-compression", facts.compression, facts.dim, more)
+    if facts.bound is not None and any((one.bits or 0.0) > 0 for one in facts.bound.steps):
+        svg = figures.bound_terms(f"{name}-bound", facts.bound.steps)
+        yield Figure("Terms of the bound", Markup(svg), BOUND, tuple(_bound_keys(facts.bound)))
+
+
+def _bound_keys(bound: Bound) -> Iterator[Key]:
+    steps = sum(one.bits or 0.0 for one in bound.steps)
+    yield Key("", "steps", number(steps), GROUP.sample)
+    yield Key("", "first time to the data", number(bound.decoder))
+    yield Key("", "last time", number(bound.prior))
+    if bound.decoder is not None and bound.prior is not None:
+        yield Key("", "together", number(bound.prior + steps + bound.decoder))
 
 
 def _groups(histogram: Histogram) -> Iterator[Key]:
@@ -198,7 +225,7 @@ def _units_keys(stage: Density, known: bool) -> Iterator[Key]:
             yield Key("before", "not in use")
 
 
-def _compression(name: str, found: Compression, dim: int) -> Iterator[Figure]:
+def _compression(name: str, found: Compression, dim: int, more: str) -> Iterator[Figure]:
     sizes = (
         ("model", found.bits),
         ("raw", found.raw_bits),
@@ -209,4 +236,4 @@ def _compression(name: str, found: Compression, dim: int) -> Iterator[Figure]:
     bits = [(label, total / values) for label, total in sizes if total is not None]
     if found.bits is not None and len(bits) > 1:
         svg = figures.code_lengths(name, bits)
-        yield Figure("Code length", Markup(svg), CODE_LENGTH.format(rows=number(found.rows)))
+        yield Figure("Code length", Markup(svg), CODE_LENGTH.format(rows=number(found.rows)) + more)

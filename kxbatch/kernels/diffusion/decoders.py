@@ -64,7 +64,7 @@ def decoder_for(kind: str, x0_BD: Tensor, levels: int = LEVELS) -> LogLikelihood
         ConfigError: there is no such decoder, or fewer than 2 levels.
         DataError: it is `"levels"`, and a value is none of them.
     """
-    kinds = {"levels": partial(log_level_mass, levels=levels), "density": log_normal}
+    kinds: dict[str, LogLikelihood] = {"levels": partial(log_level_mass, levels=levels), "density": log_normal}
     if kind not in kinds:
         raise ConfigError(f"there is no decoder '{kind}'{nearest(kind, kinds)}. Decoders: {', '.join(kinds)}")
     if kind == "levels":
