@@ -26,8 +26,8 @@ LIKELIHOODS = (
 CODE_LENGTH = "The model's is an ideal code length of the {rows} held-out rows, without the bits of the model itself."
 BOUND_LENGTH = " Told from a bound, it is longer than that of the model itself."
 BOUND = (
-    "Mean of the calibration rows, bits a value. Together they are an upper bound: by the model itself rows take fewer, and how "
-    "many fewer is not known."
+    "Mean of the calibration rows. With {decoder} from the first time to the data and {prior} for the last time, {total} bits "
+    "a value{units}: an upper bound, by the model itself rows take fewer."
 )
 
 
@@ -103,7 +103,7 @@ def tiles(densities: Sequence[Density]) -> Iterator[Tile]:
 def _view(name: str, stage: Density) -> StageView:
     words = "log probability" if stage.facts.discrete else "log density"
     if stage.is_bound:
-        words = f"lower bound of the {words}"
+        words = "lower bound of log p"
     return StageView(stage, words, tuple(_figures(name, stage, words)), tuple(_warnings(stage)))
 
 
@@ -165,17 +165,19 @@ def _model_figures(name: str, stage: Density) -> Iterator[Figure]:
         more = BOUND_LENGTH if stage.is_bound else ""
         yield from _compression(f"{name}-compression", facts.compression, facts.dim, more)
     if facts.bound is not None and any((one.bits or 0.0) > 0 for one in facts.bound.steps):
-        svg = figures.bound_terms(f"{name}-bound", facts.bound.steps)
-        yield Figure("Terms of the bound", Markup(svg), BOUND, tuple(_bound_keys(facts.bound)))
+        yield _bound(f"{name}-bound", facts.bound, discrete=facts.discrete)
 
 
-def _bound_keys(bound: Bound) -> Iterator[Key]:
+def _bound(name: str, bound: Bound, *, discrete: bool) -> Figure:
     steps = sum(one.bits or 0.0 for one in bound.steps)
-    yield Key("", "steps", number(steps), GROUP.sample)
-    yield Key("", "first time to the data", number(bound.decoder))
-    yield Key("", "last time", number(bound.prior))
-    if bound.decoder is not None and bound.prior is not None:
-        yield Key("", "together", number(bound.prior + steps + bound.decoder))
+    caption = BOUND.format(
+        decoder=number(bound.decoder),
+        prior=number(bound.prior),
+        total=number(steps + (bound.decoder or 0.0) + (bound.prior or 0.0)),
+        units="" if discrete else " in the units of the model",
+    )
+    key = Key("", "the steps together", number(steps), GROUP.sample)
+    return Figure("Terms of the bound", Markup(figures.bound_terms(name, bound.steps)), caption, (key,))
 
 
 def _groups(histogram: Histogram) -> Iterator[Key]:
