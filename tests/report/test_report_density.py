@@ -198,6 +198,56 @@ def test_stages_are_compared_over_the_rows_that_both_have(outputs: Densities) ->
     assert len([words for words, _ in page.rows if re.match(r"(iwae|gaussian) ?(iwae|gaussian) ?nll", words)]) == 2
 
 
+def bound(**changes: Any) -> dict[str, Any]:
+    """`density.json` of a diffusion model."""
+    steps = [{"first": 2, "last": 2, "steps": 1, "bits": 1.25}, {"first": 3, "last": 20, "steps": 18, "bits": 0.5}]
+    terms = {"prior": 0.01, "steps": steps, "decoder": 0.375}
+    known = {"estimator": "diffusion", "likelihood": None, "samples": 1, "convergence": [], "latent": None}
+    return facts() | known | {"bound": terms} | changes
+
+
+def test_the_terms_of_a_bound_are_shown_with_their_sums(outputs: Densities) -> None:
+    values = columns(400)
+    del values["ess"]
+    outputs.stage("density", values, bound())
+    page = Page(outputs.html())
+    assert page.figures == ["Lower bound of log p", "Calibration", "Code length", "Terms of the bound"]
+    assert "the steps together 1.75" in page.words
+    assert (
+        "With 0.375 from the first time to the data and 0.01 for the last time, 2.13 bits a value: an upper"
+        in page.words
+    )
+    assert "diffusion, 1 draw" in page.words
+    assert "draws" not in page.words
+    assert "upper bound, mean of all rows, density" in page.words
+    assert "it is longer than that of the model itself" in page.words
+
+
+@pytest.mark.parametrize(
+    "terms",
+    [
+        None,
+        {"steps": []},
+        {"steps": [{"first": 2, "last": 2, "bits": 0.0}]},
+        {"steps": [{"first": 2, "last": 3, "bits": None}]},
+    ],
+)
+def test_a_bound_without_steps_has_no_figure(outputs: Densities, terms: Any) -> None:
+    outputs.stage("density", columns(40), bound(bound=terms, discrete=False))
+    assert "Terms of the bound" not in Page(outputs.html()).figures
+
+
+def test_a_bound_of_real_numbers_is_told_in_the_units_of_the_model(outputs: Densities) -> None:
+    terms = {"prior": None, "steps": [{"first": 2, "last": 2, "bits": 0.5}], "decoder": -2.0}
+    outputs.stage("density", columns(40), bound(bound=terms, discrete=False, levels=None, compression=None))
+    words = Page(outputs.html()).words
+    assert (
+        "With −2 from the first time to the data and – for the last time, −1.5 bits a value in the units of the model"
+        in words
+    )
+    assert "lower bound, density" in words
+
+
 def test_texts_are_asked_for_once_with_the_ids_that_are_shown(outputs: Densities) -> None:
     asked: list[Sequence[Any]] = []
 
