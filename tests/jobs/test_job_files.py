@@ -36,7 +36,12 @@ def prepare_corpus_audit() -> None:
 
 PREPARE = {"vectors_audit": prepare_vectors_audit, "corpus_audit": prepare_corpus_audit}
 TRAINING = ("train_gau", "experiments/no_warmup", "experiments/length")
-DENSITY = ("density_images", "density_embeddings", "density_tabular", "density_diffusion")  # run in test_density_jobs.py
+DENSITY = (
+    "density_images",
+    "density_embeddings",
+    "density_tabular",
+    "density_diffusion",
+)  # run in test_density_jobs.py
 KGQA = ("kgqa_geonames", "kgqa_zh")  # test_kgqa_jobs
 NER = ("ner_zh", "ner_nested", "experiments/ner_types")  # test_ner_jobs
 DIFFUSION = ("ddpm_digits", "ddpm_emoji", "ddpm_vectors", "hub_sampling")  # test_diffusion_jobs
