@@ -63,7 +63,6 @@ def gap(c: float, steps: int) -> float:
     V, times = SCHEDULE.A**2 * c + SCHEDULE.B**2, [0, *spaced_times(1000, steps)]
     V[0] = c
     ratios = [V[s] / V[t] for s, t in pairwise(times)]
-    ratios[0] *= SCHEDULE.between(times[1], 0)[1] / SCHEDULE.B[times[1]] ** 2
     return float(sum(0.5 * (ratio - 1 - np.log(ratio)) for ratio in [V[-1], *ratios]))
 
 
