@@ -197,7 +197,7 @@ class QualityStage(FoldStage[QualityConfig]):
         made = _cloud(rows).take(chosen)
         figures = asdict(quality(_cloud(real), made, k=self.config.k, threads=context.threads))
         near = nearest_distances(_cloud(real), made, threads=context.threads)
-        figures["copies"] = float((near < limit).mean()) if np.isfinite(limit) and len(near) else None
+        figures["copies"] = float((near <= limit).mean()) if np.isfinite(limit) and len(near) else None
         if "number" in rows:
             numbers = rows["number"][chosen]
             shares = np.bincount(numbers, minlength=len(self._classes(context))) / len(numbers)

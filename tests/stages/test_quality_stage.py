@@ -60,6 +60,18 @@ def test_figures_are_those_of_the_rows() -> None:
     assert not verify("out/d").defects
 
 
+def test_where_real_rows_repeat_only_equal_rows_are_copies() -> None:
+    rows_of = table_of(range(200))
+    twice = pa.concat_tables(
+        [rows_of, table_of(range(200)).set_column(0, "id", pa.array([f"s{n}" for n in range(200)]))]
+    )
+    write((), table=twice)
+    vector_model()
+    done(density_job(REAL, sample(count=40), MADE))
+    assert facts("real")["groups"][0]["copies"] > 0.5
+    assert facts()["groups"][0]["copies"] == 0
+
+
 def test_copies_are_rows_nearer_than_chance() -> None:
     values, held = corpus(400)
     low = np.quantile(cdist(values[held], values[~held]).min(axis=1), 0.01)
