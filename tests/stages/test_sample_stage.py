@@ -96,6 +96,22 @@ def test_a_larger_count_adds_what_is_missing_and_a_smaller_one_takes_away() -> N
     assert not verify("out/s").defects
 
 
+def test_four_workers_on_ray_and_one_write_the_same_bytes(ray_session: None) -> None:
+    write((), table=table_of(range(100)))
+    done(diffusion_job({"steps": 2}))
+    vector_model()
+    latents = {"kinds": ["hubs", "prior"], "pool": 100, "k": 3, "threshold": 6}
+    diffused = sample(model="out/d/ddpm/_artifact", count=40, steps=[3, 5], eta=[0, 1])
+    decoded = sample(name="decoded", count=40, latents=latents)
+    for where, executor, workers in (("inline", "inline", 1), ("one", "ray", 1), ("four", "ray", 4)):
+        of = job(*(one | {"resources": {"workers": workers}} for one in (diffused, decoded)), output=f"out/{where}")
+        of["job"]["executor"] = executor
+        done(of)
+    parts = [tree_digests(Path("out", where)) for where in ("inline", "one", "four")]
+    assert parts[0] == parts[1] == parts[2]
+    assert len(rows("out/four")) == len(rows("out/four", "decoded")) == 40
+
+
 def test_a_limit_makes_the_first_and_the_next_run_the_rest() -> None:
     vector_model()
     assert done(job(sample()), limit=5).stages[0].rows_out == 5
