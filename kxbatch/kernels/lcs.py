@@ -1,4 +1,4 @@
-"""Length of the longest common subsequence, many texts against their questions.
+"""Length of the longest common subsequence, or of the longest common run, many texts against their questions.
 
 Bit-parallel (Hyyrö 2004, "Bit-parallel LCS-length computation revisited"): bit i of a row V is 0 where the length rises at
 token i of the question; a token of the text with matches M turns V into `(V + (V & M)) | (V & ~M)`, and at the end the zeros
@@ -60,6 +60,22 @@ def lcs_lengths(questions: Keys, texts: Keys, question_of: Numbers) -> Numbers:
         matches,
         out,
     )
+    return out
+
+
+def run_lengths(questions: Keys, texts: Keys, question_of: Numbers) -> Numbers:
+    """Lengths of the longest runs of tokens that texts and questions share, that is, of their longest common substrings.
+
+    Args:
+        questions: Q token sequences.
+        texts: N token sequences.
+        question_of: int64 [N], the question of each text.
+
+    Returns:
+        int64 [N]. 0 where either is empty.
+    """
+    out = np.zeros(len(texts), np.int64)
+    _runs(questions.tokens, questions.starts, texts.tokens, texts.starts, frozen(question_of, np.int64), out)
     return out
 
 
@@ -144,6 +160,21 @@ def length_of(v: Words, words: Integer) -> Integer:
             zeros &= zeros - np.uint64(1)
             count += 1
     return count
+
+
+@jit
+def _runs(
+    q_tokens: Tokens, q_starts: Numbers, tokens: Tokens, starts: Numbers, question_of: Numbers, out: Numbers
+) -> None:
+    """Fills `out`: along each diagonal of the table of equal tokens, the longest stretch of hits."""
+    for i in range(out.shape[0]):
+        begin, end = starts[i], starts[i + 1]
+        q_begin, q_end = q_starts[question_of[i]], q_starts[question_of[i] + 1]
+        for shift in range(begin - end + 1, q_end - q_begin):
+            run = 0
+            for p in range(max(begin, begin - shift), min(end, begin - shift + q_end - q_begin)):
+                run = run + 1 if tokens[p] == q_tokens[q_begin + shift + p - begin] else 0
+                out[i] = max(out[i], run)
 
 
 @jit

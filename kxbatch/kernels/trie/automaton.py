@@ -45,6 +45,9 @@ class Automaton(Protocol):
     def completions(self, states: Numbers, limit: int) -> Completions:
         """Keys below each state, at most `limit` each."""
 
+    def keys(self, numbers: Numbers) -> Keys:
+        """The keys of some numbers, in that order."""
+
 
 @dataclass(frozen=True, eq=False)
 class Prefixes:

@@ -190,3 +190,19 @@ class Overlay:
         ).take(order)
         numbers = np.concatenate([a.numbers, self.numbers[b.numbers]])[order]
         return Completions(keys, np.searchsorted(rows[order], np.arange(len(states) + 1)), numbers)
+
+    def keys(self, numbers: Numbers) -> Keys:
+        """The keys of some numbers, int64 [M], in that order; also those of deleted keys.
+
+        Raises:
+            DataError: there has been no key of such a number.
+        """
+        later = numbers >= len(self.base)
+        by_number = np.argsort(self.numbers)
+        row = np.searchsorted(self.numbers, numbers[later], sorter=by_number)
+        if (row == len(by_number)).any() or (self.numbers[by_number[row]] != numbers[later]).any():
+            raise DataError(f"key numbers up to {numbers.max()}, the trie has had none of some of them")
+        places = np.concatenate([np.flatnonzero(~later), np.flatnonzero(later)])
+        a, b = self.base.keys(numbers[~later]), self.added.keys(by_number[row])
+        both = Keys(np.concatenate([a.tokens, b.tokens]), np.concatenate([a.starts, b.starts[1:] + a.starts[-1]]))
+        return both.take(np.argsort(places))

@@ -33,6 +33,7 @@ class Beam:
         lengths: int64 [H], tokens said; of finished ones all that belong to it.
         nodes: int64 [H], in a tree of completions, or -1.
         tokens: int64 [H], said last.
+        guided: int64 [H, 2], where it is in the trie of the keys that stay; -1 for those that are on the way to none.
     """
 
     questions: Numbers
@@ -45,14 +46,16 @@ class Beam:
     lengths: Numbers
     nodes: Numbers
     tokens: Numbers
+    guided: Numbers
 
     @classmethod
-    def start(cls, trie: Automaton, size: int) -> Beam:
-        """One hypothesis a question that has said nothing."""
+    def start(cls, trie: Automaton, guided: Numbers) -> Beam:
+        """One hypothesis a question that has said nothing; `guided` [Q, 2] is where it begins."""
+        size = len(guided)
         each, zero = np.arange(size), np.zeros(size, np.int64)
         nothing = np.full(size, -1)
         scores, part_scores = np.zeros(size), np.zeros((size, PARTS))
-        return cls(each, each, trie.start(size), nothing, scores, part_scores, zero, zero, nothing, nothing)
+        return cls(each, each, trie.start(size), nothing, scores, part_scores, zero, zero, nothing, nothing, guided)
 
     @classmethod
     def join(cls, parts: Sequence[Beam]) -> Beam:
@@ -91,10 +94,14 @@ class Beam:
         ranks: Numbers = np.arange(len(self)) - np.searchsorted(self.questions, self.questions)
         return ranks
 
-    def decided(self, wanted: int) -> NDArray[np.bool_]:
-        """Bool [H]: whether the first `wanted` of the question of each are finished.
+    def kept(self, wanted: int) -> NDArray[np.bool_]:
+        """Bool [H]: which are among the first `wanted` of their question, or stay in any case."""
+        return (self.ranks() < wanted) | (self.guided[:, 0] >= 0)
 
-        They are the answers then: scores fall, and of equals the earlier goes first.
+    def decided(self, wanted: int) -> NDArray[np.bool_]:
+        """Bool [H]: whether those of the question of each that are kept are finished.
+
+        The first `wanted` are the best then: scores fall, and of equals the earlier goes first.
         """
-        pending = self.live & (self.ranks() < wanted)
+        pending = self.live & self.kept(wanted)
         return ~np.isin(self.questions, self.questions[pending])

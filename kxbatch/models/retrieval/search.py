@@ -2,7 +2,8 @@
 
 A key is three parts, a separator between each; what a model says is a key and one more separator, which is allowed wherever a
 key ends, also where another goes on. Per step the trie says what may follow each hypothesis, the model gives logits to those
-tokens only, and the best `beam` of a question's candidates are its next hypotheses, a finished one being its own candidate.
+tokens only, and the best `beam` of a question's candidates are its next hypotheses, a finished one being its own candidate. Keys
+that linking finds may join them: they stay until they are finished, whatever their score, and take the place of none.
 
 Letters: Q questions, H hypotheses of all of them, A candidates of all of those.
 """
@@ -17,9 +18,12 @@ from numpy.typing import NDArray
 from kxbatch.errors import DataError, FatalError
 from kxbatch.kernels.beam import log_probabilities, spread, top_k
 from kxbatch.kernels.trie import Automaton, Keys
+from kxbatch.models.retrieval.baseline import link
 from kxbatch.models.retrieval.beam import Beam
 from kxbatch.models.retrieval.generator import Decoding, Generator, go_on
+from kxbatch.models.retrieval.guide import Guide
 from kxbatch.models.retrieval.outlook import Outlook
+from kxbatch.models.retrieval.overlap import shared_tokens
 from kxbatch.models.retrieval.settings import PARTS, Hypotheses, Order, SearchSettings
 from kxbatch.models.retrieval.sources import with_separator
 
@@ -60,7 +64,12 @@ def search(
         run = _Run(trie, generator, questions.take(numbers), separator, ahead, settings)
         done += [replace(beam, questions=numbers[beam.questions]) for beam in run.decode()]
         given_up[numbers] = run.outlook.given_up
-    return _ranked(Beam.join([Beam.start(trie, 0), *done]), given_up, settings)
+    found = Beam.join([Beam.start(trie, np.empty((0, 2), np.int64)), *done])
+    gained = np.zeros(len(found))
+    if settings.overlap:
+        shared = shared_tokens(questions, trie.keys(found.numbers), found.questions, separator, order)
+        gained = settings.overlap * shared
+    return _ranked(found, gained, given_up, settings)
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,18 +107,27 @@ class _Run:
     ) -> None:
         self._trie, self._separator, self._ahead, self._settings = trie, separator, ahead, settings
         self._renormalised = settings.scoring == "renormalised"
-        self._wanted = settings.beam if settings.length_power else settings.answers
+        self._wanted = settings.beam if settings.length_power or settings.overlap else settings.answers
         self._size = len(questions)
         self._decoding: Decoding = generator.begin(with_separator(questions, separator))
         self.outlook = Outlook(trie, questions, separator, settings.look_ahead_limit)
+        self._guide = self._linked(questions)
+
+    def _linked(self, questions: Keys) -> Guide:
+        """The keys that join the beams."""
+        numbers, question_of = np.empty(0, np.int64), np.empty(0, np.int64)
+        if self._settings.linked:
+            found = link(self._trie, questions, self._separator, self._settings.linked)
+            numbers, question_of = found.numbers, np.repeat(np.arange(len(questions)), np.diff(found.offsets))
+        return Guide(self._trie.keys(numbers), question_of, len(questions), self._trie.vocabulary)
 
     def decode(self) -> list[Beam]:
         """Finished hypotheses of all questions, in parts."""
-        done, beam, first = [], Beam.start(self._trie, self._size), True
+        done, beam, first = [], Beam.start(self._trie, self._guide.start), True
         while len(beam):
             beam = self._finish_single(self._step(beam, first))
             decided = beam.decided(self._wanted)
-            done.append(beam.take(decided & (beam.ranks() < self._wanted)))
+            done.append(beam.take(decided & beam.kept(self._wanted)))
             beam, first = self._advance(self._look_ahead(beam.take(~decided))), False
         return done
 
@@ -123,6 +141,10 @@ class _Run:
             raise FatalError("the model gives scores that are not numbers: look at its weights, or compute in fp32")
         questions = np.searchsorted(beam.questions, np.arange(beam.questions.max(initial=-1) + 2))
         picked, _ = top_k(scores, reach.offsets[questions], self._settings.beam)
+        staying = self._guide.places(beam, reach.offsets, reach.child, reach.tokens)
+        if len(staying):
+            picked = np.union1d(picked, staying)
+            picked = picked[np.lexsort((picked, -scores[picked], beam.questions[of_candidate[picked]]))]
         return self._grown(beam, reach, of_candidate[picked], picked, scores[picked], gained[picked])
 
     def _reach(self, beam: Beam, first: bool) -> _Reach:
@@ -177,7 +199,9 @@ class _Run:
         numbers = np.where(live, np.where(goes_on, -1, reach.ends[parents]), beam.numbers[parents])
         questions, lengths = beam.questions[parents], beam.lengths[parents] + live
         rows = np.where(numbers < 0, beam.rows[parents], -1)
-        return Beam(questions, rows, states, numbers, scores, part_scores, part, lengths, nodes, reach.tokens[picked])
+        tokens = reach.tokens[picked]
+        guided = self._guide.go_on(beam, parents, goes_on, tokens)
+        return Beam(questions, rows, states, numbers, scores, part_scores, part, lengths, nodes, tokens, guided)
 
     def _finish_single(self, beam: Beam) -> Beam:
         """Renormalised, what leads to one key only is as good as finished: the rest of it has probability 1."""
@@ -202,9 +226,9 @@ class _Run:
         return replace(beam, rows=rows)
 
 
-def _ranked(found: Beam, given_up: Numbers, settings: SearchSettings) -> Hypotheses:
-    """Sorts what the batches found."""
-    normalized = found.scores / np.maximum(found.lengths, 1) ** settings.length_power
+def _ranked(found: Beam, gained: NDArray[np.float64], given_up: Numbers, settings: SearchSettings) -> Hypotheses:
+    """Sorts what the batches found, by their scores and what they gain beside them."""
+    normalized = (found.scores + gained) / np.maximum(found.lengths, 1) ** settings.length_power
     order = np.lexsort((-normalized, found.questions))
     starts = np.searchsorted(found.questions[order], np.arange(len(given_up) + 1))
     order = order[np.arange(len(order)) - starts[found.questions[order]] < settings.answers]

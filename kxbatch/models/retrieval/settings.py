@@ -31,6 +31,9 @@ class SearchSettings:
         length_power: answers are ranked by score / tokens^power; the search itself goes by the score. 0 changes nothing.
         look_ahead_limit: parts with more nodes of completions than this are said without look-ahead.
         batch: questions decoded together.
+        linked: keys that linking finds for a question (`baseline.link`) and that stay in its beam until they have a score.
+        overlap: what a token that an answer shares with the question (`overlap.shared_tokens`) adds to its score when answers are
+            ranked, nats; the search itself goes by the score. 0 changes nothing.
 
     Raises:
         ConfigError: a value is none of those allowed.
@@ -43,20 +46,24 @@ class SearchSettings:
     length_power: float = 0.0
     look_ahead_limit: int = 4096
     batch: int = 64
+    linked: int = 0
+    overlap: float = 0.0
 
     def __post_init__(self) -> None:
         for name, choices in (("scoring", get_args(Scoring)), ("look_ahead", get_args(Scope))):
             value = getattr(self, name)
             if value not in choices:
                 raise ConfigError(f"{name} = {value!r}: allowed are {', '.join(choices)}{nearest(str(value), choices)}")
-        for name, low in (("beam", 1), ("answers", 1), ("look_ahead_limit", 0), ("batch", 1)):
+        for name, low in (("beam", 1), ("answers", 1), ("look_ahead_limit", 0), ("batch", 1), ("linked", 0)):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < low:
                 raise ConfigError(f"{name} = {value!r}: a whole number, {low} or more")
         if self.answers > self.beam:
             raise ConfigError(f"answers = {self.answers}: a beam of {self.beam} holds no more than {self.beam}")
-        if not isinstance(self.length_power, int | float) or not 0 <= self.length_power < float("inf"):
-            raise ConfigError(f"length_power = {self.length_power!r}: a number, 0 or more")
+        for name in ("length_power", "overlap"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not 0 <= value < float("inf"):
+                raise ConfigError(f"{name} = {value!r}: a number, 0 or more")
 
     def ahead(self, order: Order) -> tuple[bool, bool, bool]:
         """Whether each part of a key in this order is said with look-ahead."""
@@ -74,7 +81,7 @@ class Hypotheses:
         offsets: int64 [Q + 1]; question q has the hypotheses `offsets[q]` to `offsets[q + 1]`.
         numbers: int64 [H], of keys.
         scores: float64 [H], log-probability of the key and the separator behind it.
-        normalized: float64 [H], score / tokens^power: what they are ranked by.
+        normalized: float64 [H], (score + overlap * shared tokens) / tokens^power: what they are ranked by.
         part_scores: float64 [H, 3], shares of the parts in the score, each with the separator that ends it.
         lengths: int64 [H], tokens, separators included.
         without_look_ahead: int64 [Q], parts of hypotheses that had too many completions to look ahead.
