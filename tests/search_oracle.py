@@ -79,7 +79,11 @@ class Oracle:
             parts[part] += self.candidates(sequence[:t], logits, question)[sequence[t]]
         return sum(parts), parts
 
-    def beam_search(self, logits: Logits, question: Row, beam: int) -> list[tuple[float, Row]]:
+    def beam_search(
+        self, logits: Logits, question: Row, beam: int, staying: Iterable[Row] = ()
+    ) -> list[tuple[float, Row]]:
+        """Best first; beginnings of the sequences `staying` take no place in the beam and never leave it."""
+        kept = {sequence[:n] for sequence in staying for n in range(1, len(sequence) + 1)}
         hypotheses: list[tuple[float, Row]] = [(0.0, ())]
         while any(said.count(self.separator) < 3 for _, said in hypotheses):
             grown = []
@@ -89,5 +93,6 @@ class Oracle:
                     continue
                 found = self.candidates(said, logits, question)
                 grown += [(score + x, (*said, c)) for c, x in found.items()]
-            hypotheses = sorted(grown, key=lambda pair: -pair[0])[:beam]
+            ranked = sorted(grown, key=lambda pair: -pair[0])
+            hypotheses = [pair for rank, pair in enumerate(ranked) if rank < beam or pair[1] in kept]
         return hypotheses

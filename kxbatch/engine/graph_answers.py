@@ -63,7 +63,10 @@ class Method:
         if self.kind == "free":
             return f"no trie, {beam}"
         ahead = "no look-ahead" if self.settings.look_ahead == "none" else f"look-ahead {self.settings.look_ahead}"
-        return f"{beam}, {ahead}, {self.settings.scoring}"
+        words = [beam, ahead, self.settings.scoring]
+        words += [f"{self.settings.linked} linked"] if self.settings.linked else []
+        words += [f"overlap {self.settings.overlap:g}"] if self.settings.overlap else []
+        return ", ".join(words)
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,8 @@ class Grid:
         batch: questions decoded together.
         length_power: see `SearchSettings`.
         look_ahead_limit: see `SearchSettings`.
+        linked: keys found by linking that join those of the beam.
+        overlaps: nats that a token shared with the question adds when answers are ranked.
     """
 
     beams: Sequence[int] = (1, 4)
@@ -45,6 +47,8 @@ class Grid:
     batch: int = 64
     length_power: float = 0.0
     look_ahead_limit: int = 4096
+    linked: Sequence[int] = (0,)
+    overlaps: Sequence[float] = (0.0,)
 
     def methods(self, system: System) -> Iterator[Method]:
         """Every way for one system; without a model there is only linking."""
@@ -52,8 +56,10 @@ class Grid:
             yield Method("linking", SearchSettings(beam=self.answers, answers=self.answers))
         if system.generator is None:
             return
-        for beam, ahead, scoring in itertools.product(self.beams, self.look_aheads, self.scorings):
-            yield Method("search", self._settings(beam, scoring, ahead))
+        ways = itertools.product(self.beams, self.look_aheads, self.scorings, self.linked, self.overlaps)
+        for beam, ahead, scoring, linked, overlap in ways:
+            settings = self._settings(beam, scoring, ahead)
+            yield Method("search", replace(settings, linked=linked, overlap=overlap))
         if self.free:
             for beam in self.beams:
                 yield Method("free", self._settings(beam, "masked", "none"))
@@ -113,6 +119,8 @@ class Result:
             "beam": None if self.method.kind == "linking" else settings.beam,
             "look_ahead": settings.look_ahead if searched else None,
             "scoring": settings.scoring if searched else None,
+            "linked": settings.linked if searched else None,
+            "overlap": settings.overlap if searched else None,
             "questions": size,
             "measures": {
                 name: {"em": float(part.exact.mean()), "f1": float(part.f1.mean())}

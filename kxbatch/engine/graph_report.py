@@ -57,7 +57,8 @@ class Calibration:
             f'scoring = "{settings.scoring}"',
             f'look_ahead = "{settings.look_ahead}"',
         ]
-        lines += [f"length_power = {settings.length_power!r}"] if settings.length_power else []
+        more = ("linked", "overlap", "length_power")
+        lines += [f"{name} = {value!r}" for name in more if (value := getattr(settings, name))]
         if chosen.threshold is None:
             return "\n".join([*lines, "# no threshold: it is best to answer every question"])
         answered = f"{chosen.coverage:.1%} of the questions get an answer"

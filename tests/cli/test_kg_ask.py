@@ -51,6 +51,13 @@ def test_answers_are_facts_with_the_way_to_them() -> None:
             assert sum(answer["part_scores"]) == pytest.approx(answer["score"], abs=1e-9)
 
 
+def test_what_linking_finds_may_win() -> None:
+    told = json.loads(ask(QUESTION, "--linked", "2", "--overlap", "50", "--json").stdout)
+    best = told[0]["answers"][0]
+    assert (best["subject"], best["predicate"]) == ("Alham", "mayor")
+    assert best["normalized_score"] == pytest.approx(best["score"] + 50 * len("Alhammayor"))
+
+
 def test_a_table_is_for_people_and_a_threshold_for_silence() -> None:
     table = ask(QUESTION, "--look-ahead", "none").stdout
     assert table.startswith(QUESTION)
@@ -66,6 +73,7 @@ def test_a_table_is_for_people_and_a_threshold_for_silence() -> None:
         ((), "Missing argument 'QUESTION...'"),
         (("\u3000",), "is blank"),
         ((QUESTION, "--threshold", "nan"), "give a number"),
+        ((QUESTION, "--overlap", "nan"), "give a number"),
         ((QUESTION, "--answers", "17"), "1<=x<=16"),
     ],
 )

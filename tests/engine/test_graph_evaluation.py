@@ -84,6 +84,13 @@ def test_every_combination_is_tried_once(results: list[Result]) -> None:
     assert len({result.name for result in results}) == len(results) == 2 * (1 + 2 * 2 + 2)
     every = run(Grid((1, 2), ("none", "predicate", "predicate-meaning"), ("masked", "renormalised"), free=False))
     assert len(every) == 1 + 2 * 3 * 2
+    more = run(Grid((1,), ("none",), free=False, linked=(0, 2), overlaps=(0.0, 0.5, 9.0)))
+    assert len({result.name for result in more}) == len(more) == 1 + 2 * 3
+    assert "beam 1, no look-ahead, renormalised, 2 linked, overlap 0.5" in more[5].name
+    assert (more[5].to_json()["linked"], more[5].to_json()["overlap"]) == (2, 0.5)
+    alone, ranked = more[1].judged, more[6].judged  # 9 nats a token are more than the model ever says
+    assert not alone.parts["subject"].exact.all()
+    assert ranked.parts["subject"].exact.all()
 
 
 @pytest.mark.parametrize("name", ["spm", "smp"])
@@ -314,6 +321,9 @@ def test_the_command_line_pairs_graphs_and_models_and_calibrates(
     [
         (["--graph", "g", "--model", "m", "--model", "n"], "1 graphs and 2 models"),
         (["--graph", "g", "--beam", "0"], "whole numbers"),
+        (["--graph", "g", "--linked", "-1"], "whole numbers of 0 or more"),
+        (["--graph", "g", "--overlap", "1,x"], "numbers of 0 or more"),
+        (["--graph", "g", "--overlap", "inf"], "numbers of 0 or more"),
         (["--graph", "g", "--look-ahead", "predicat"], "did you mean 'predicate'"),
         (["--graph", "g", "--calibrate", "dev.csv"], "give --model"),
         (["--graph", "g", "--model", "m", "--calibrate", "dev.csv", "--threshold", "-1"], "leave --threshold out"),

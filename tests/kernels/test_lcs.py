@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kxbatch.errors import DataError
-from kxbatch.kernels.lcs import lcs_lengths
+from kxbatch.kernels.lcs import lcs_lengths, run_lengths
 from kxbatch.kernels.trie import Keys
 
 
@@ -34,6 +34,20 @@ def test_short_sequences(questions: list[list[int]], texts: list[list[int]], dat
     n = len(texts)
     of = data.draw(st.lists(st.integers(0, len(questions) - 1), min_size=n, max_size=n))
     assert lengths(questions, texts, of) == [naive(questions[q], text) for q, text in zip(of, texts, strict=True)]
+
+
+def longest_run(a: list[int], b: list[int]) -> int:
+    runs = [a[i:j] for i in range(len(a)) for j in range(i + 1, len(a) + 1)]
+    return max([len(run) for run in runs if any(b[at : at + len(run)] == run for at in range(len(b)))], default=0)
+
+
+@settings(max_examples=200, deadline=None)
+@given(questions=SEQUENCES, texts=SEQUENCES, data=st.data())
+def test_runs(questions: list[list[int]], texts: list[list[int]], data: st.DataObject) -> None:
+    n = len(texts)
+    of = data.draw(st.lists(st.integers(0, len(questions) - 1), min_size=n, max_size=n))
+    found = run_lengths(Keys.of(questions, 9), Keys.of(texts, 9), np.array(of, np.int64)).tolist()
+    assert found == [longest_run(text, questions[q]) for q, text in zip(of, texts, strict=True)]
 
 
 @pytest.mark.parametrize("m", [1, 63, 64, 65, 127, 128, 129, 300])

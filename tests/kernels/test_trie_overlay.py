@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from trie_oracle import VOCABULARY, Row, assert_equal, assert_prefixes, built, keys_of
+from trie_oracle import VOCABULARY, Row, assert_equal, assert_prefixes, built, keys_of, listed
 
 from kxbatch.errors import DataError
 from kxbatch.kernels.trie import Overlay, find
@@ -36,6 +36,7 @@ def test_equals_dictionaries_after_each_change(
             assert numbers.tolist() == [expected.get(row, -1) for row in batch]
             expected = {row: number for row, number in expected.items() if row not in batch}
         assert_equal(overlay, expected)
+        assert listed(overlay.keys(np.array(list(expected.values())[::-1], np.int64))) == list(expected)[::-1]
     assert_prefixes(overlay, expected, questions)
     again = Overlay.from_arrays(base, overlay.to_arrays())
     assert_equal(again, expected)
@@ -46,6 +47,14 @@ def test_equals_dictionaries_after_each_change(
         (x.dtype, x.tobytes()) for x in fresh.values()
     ]
     assert numbers.tolist() == [expected[row] for row in sorted(expected)]
+
+
+def test_keys_of_deleted_numbers_and_of_none() -> None:
+    overlay, numbers = Overlay.over(built([(1, 2)])).add(keys_of([(3,), (2, 2)]))
+    overlay, _ = overlay.delete(keys_of([(1, 2)]))
+    assert listed(overlay.keys(np.array([numbers[1], 0, numbers[0]]))) == [(2, 2), (1, 2), (3,)]
+    with pytest.raises(DataError, match="key numbers up to 9"):
+        overlay.keys(np.array([0, 9]))
 
 
 def test_a_search_goes_on_with_the_overlay_it_began_with() -> None:

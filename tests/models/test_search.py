@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from search_oracle import Oracle
+from search_oracle import Oracle, lcs
 from toy_generator import ToyGenerator
 from trie_oracle import Row, built, keys_of
 
 from kxbatch.errors import ConfigError, DataError, FatalError
 from kxbatch.kernels.trie import Automaton, Keys, Overlay
+from kxbatch.models.retrieval.baseline import link
 from kxbatch.models.retrieval.search import search
 from kxbatch.models.retrieval.settings import Hypotheses, Order, SearchSettings
 from kxbatch.models.retrieval.sources import with_separator
@@ -32,6 +33,7 @@ SETTINGS = st.builds(
     look_ahead=st.sampled_from(["none", "predicate", "predicate-meaning"]),
     look_ahead_limit=st.sampled_from([0, 3, 6, 4096]),
     batch=st.sampled_from([1, 3, 64]),
+    linked=st.sampled_from([0, 1, 3, 20]),
 ).map(lambda s: replace(s, answers=s.beam))
 ORDER: st.SearchStrategy[Order] = st.sampled_from(["spm", "smp"])
 
@@ -57,6 +59,11 @@ def searched(
     rows: list[Row], questions: list[Row], order: Order, how: SearchSettings, scale: float = 4.0
 ) -> Hypotheses:
     return search(built(rows), ToyGenerator(VOCABULARY, scale), keys_of(questions), SEP, order, how)
+
+
+def linked_sequences(rows: list[Row], question: Row, how: SearchSettings) -> list[Row]:
+    numbers = link(built(rows), keys_of([question]), SEP, how.linked).numbers
+    return [(*rows[number], SEP) for number in numbers]
 
 
 def span(found: Hypotheses, q: int) -> slice:
@@ -89,7 +96,9 @@ def test_a_small_beam_is_a_beam_search(
 ) -> None:
     found = searched(rows, questions, order, how)
     for q, question in enumerate(questions):
-        expected = oracle_of(rows, order, how).beam_search(toy_logits(question), question, how.beam)
+        staying = linked_sequences(rows, question, how)
+        expected = oracle_of(rows, order, how).beam_search(toy_logits(question), question, how.beam, staying)
+        expected = expected[: how.answers]
         np.testing.assert_allclose(found.scores[span(found, q)], [score for score, _ in expected], atol=1e-6)
         assert {(*rows[n], SEP) for n in found.numbers[span(found, q)]} == {said for _, said in expected}
 
@@ -147,7 +156,7 @@ def test_added_keys_are_found_and_deleted_ones_are_not(
 def test_results_do_not_depend_on_the_batch() -> None:
     rows = sorted({(a, SEP, b, SEP, *c) for a in (2, 3) for b in (4, 5, 6) for c in [(), (a,), (a, b)]})
     questions = [(2,), (3, 4, 5), (), (6, 6, 6, 6), (2, 5)]
-    how = SearchSettings(beam=3, answers=2, scoring="masked", look_ahead="predicate")
+    how = SearchSettings(beam=3, answers=2, scoring="masked", look_ahead="predicate", linked=3, overlap=1.0)
     whole = searched(rows, questions, "spm", how)
     for batch in (1, 2):
         part = searched(rows, questions, "spm", replace(how, batch=batch))
@@ -167,6 +176,34 @@ def test_length_power_ranks_what_the_beam_found(scoring: str) -> None:
         for q in range(3):
             expected = sorted(raw.scores[span(raw, q)] / raw.lengths[span(raw, q)])[::-1][:answers]
             np.testing.assert_allclose(ranked.normalized[span(ranked, q)], expected)
+
+
+def in_common(sequence: Row, question: Row, order: Order) -> int:
+    """What a key gains by: the whole subject as a span, and the LCS of the predicate."""
+    first, second = sequence.index(SEP), sequence.index(SEP, sequence.index(SEP) + 1)
+    subject, middle, last = sequence[:first], sequence[first + 1 : second], sequence[second + 1 : -1]
+    there = any(question[at : at + len(subject)] == subject for at in range(len(question)))
+    return len(subject) * there + lcs(middle if order == "spm" else last, question)
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows=KEYS, questions=st.lists(QUESTION, min_size=1, max_size=3), order=ORDER, how=SETTINGS)
+def test_overlap_ranks_what_the_beam_and_linking_found(
+    rows: list[Row], questions: list[Row], order: Order, how: SearchSettings
+) -> None:
+    how = replace(how, overlap=1.5)
+    found = searched(rows, questions, order, how)
+    for q, question in enumerate(questions):
+        staying = linked_sequences(rows, question, how)
+        kept = oracle_of(rows, order, how).beam_search(toy_logits(question), question, how.beam, staying)
+        gained = {said: score + 1.5 * in_common(said, question, order) for score, said in kept}
+        expected = sorted(gained.values(), reverse=True)[: how.answers]
+        np.testing.assert_allclose(found.normalized[span(found, q)], expected, atol=1e-6)
+        for number, score, ranked in zip(
+            found.numbers[span(found, q)], found.scores[span(found, q)], found.normalized[span(found, q)], strict=True
+        ):
+            assert ranked == pytest.approx(gained[*rows[number], SEP], abs=1e-6)
+            assert ranked - score == pytest.approx(1.5 * in_common((*rows[number], SEP), question, order))
 
 
 def test_of_equal_scores_the_first_child_wins() -> None:
@@ -227,6 +264,8 @@ def test_what_is_refused() -> None:
         ({"look_ahead": "predicates"}, "did you mean 'predicate'"),
         ({"length_power": -1.0}, "length_power = -1.0"),
         ({"batch": True}, "batch = True"),
+        ({"linked": -1}, "linked = -1"),
+        ({"overlap": float("nan")}, "overlap = nan"),
     ],
 )
 def test_settings_that_are_refused(changes: dict[str, object], words: str) -> None:

@@ -31,6 +31,12 @@ if TYPE_CHECKING:
     help="Parts that are favoured by what they share with the question.",
 )
 @click.option("--scoring", type=click.Choice(["renormalised", "masked"]), default="renormalised", show_default=True)
+@click.option(
+    "--linked", type=click.IntRange(0, 16), default=0, show_default=True, help="Linked keys that join the beam."
+)
+@click.option(
+    "--overlap", type=click.FloatRange(0, 1000), default=0.0, show_default=True, help="Nats a shared token adds."
+)
 @click.option("--threshold", type=click.FloatRange(max=0), help="log p below which there is no answer.")
 @json_option
 @volume_options
@@ -42,6 +48,8 @@ def command(
     beam: int,
     look_ahead: Scope,
     scoring: Scoring,
+    linked: int,
+    overlap: float,
     threshold: float | None,
     as_json: bool,
     quiet: bool,
@@ -66,7 +74,9 @@ def command(
             raise click.UsageError(f"the question {question!r} is blank")
     if threshold is not None and isnan(threshold):
         raise click.UsageError("--threshold nan: every score is below it, or none; give a number, 0 or less")
-    settings = SearchSettings(max(beam, answers), answers, scoring, look_ahead)
+    if isnan(overlap):
+        raise click.UsageError("--overlap nan: give a number, 0 or more")
+    settings = SearchSettings(max(beam, answers), answers, scoring, look_ahead, linked=linked, overlap=overlap)
     retriever = load_retriever(graph, model, settings, threshold=threshold)
     found = retriever.answer(questions)
     if as_json:

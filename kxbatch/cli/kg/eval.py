@@ -20,11 +20,22 @@ PATH = click.Path(path_type=Path)
 
 
 def _numbers(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:
-    """Whole numbers with commas between them, each once."""
-    words = list(dict.fromkeys(word.strip() for word in value.split(",")))
-    if not all(word.isdecimal() and int(word) >= 1 for word in words):
-        raise click.BadParameter(f"{value!r}: whole numbers of 1 or more, with commas between them", ctx, param)
+    """Whole numbers with commas between them, each once; there may be 0 linked keys, but no beam of 0."""
+    words, least = list(dict.fromkeys(word.strip() for word in value.split(","))), int(param.name == "beam")
+    if not all(word.isdecimal() and int(word) >= least for word in words):
+        raise click.BadParameter(f"{value!r}: whole numbers of {least} or more, with commas between them", ctx, param)
     return tuple(int(word) for word in words)
+
+
+def _amounts(ctx: click.Context, param: click.Parameter, value: str) -> tuple[float, ...]:
+    """Numbers of 0 or more with commas between them, each once."""
+    try:
+        found = tuple(dict.fromkeys(float(word) for word in value.split(",")))
+    except ValueError:
+        found = (-1.0,)
+    if not all(0 <= number < float("inf") for number in found):
+        raise click.BadParameter(f"{value!r}: numbers of 0 or more, with commas between them", ctx, param)
+    return found
 
 
 def _words(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
@@ -46,6 +57,8 @@ def _words(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str,
 @click.option("--beam", callback=_numbers, default="1,4", show_default=True, help="Beams to try.")
 @click.option("--look-ahead", callback=_words, default="none,predicate", show_default=True, help="Look-aheads.")
 @click.option("--scoring", callback=_words, default="renormalised", show_default=True, help="Scorings to try.")
+@click.option("--linked", callback=_numbers, default="0", show_default=True, help="Linked keys that join the beam.")
+@click.option("--overlap", callback=_amounts, default="0", show_default=True, help="Nats a shared token adds.")
 @click.option("--answers", type=click.IntRange(min=1), default=10, show_default=True, help="n of Hits@n.")
 @click.option("--free/--no-free", default=True, show_default=True, help="Also decode without the trie.")
 @click.option("--linking/--no-linking", default=True, show_default=True, help="Also answer without the model.")
@@ -67,6 +80,8 @@ def command(
     beam: tuple[int, ...],
     look_ahead: tuple[Any, ...],
     scoring: tuple[Any, ...],
+    linked: tuple[int, ...],
+    overlap: tuple[float, ...],
     answers: int,
     free: bool,
     linking: bool,
@@ -83,7 +98,7 @@ def command(
     quiet: bool,
     verbose: bool,
 ) -> None:
-    """Measure how well questions are answered: every combination of beams, look-aheads and scorings, and what a model must beat.
+    """Measure how well questions are answered: every combination of the ways to search, and what a model must beat.
 
     QUESTIONS is a Parquet, JSONL, CSV or TSV file with the columns question, subject, predicate, object (a text or a
     list of right ones) and, where subjects have one, meaning. Graphs and models go in pairs, such as one of each order.
@@ -94,6 +109,7 @@ def command(
       kxbatch kg eval test.parquet --graph out/graph --model out/model --output out/evaluation
       kxbatch kg eval q.parquet --split test --calibrate q.parquet --calibrate-split valid --graph out/graph --model m
       kxbatch kg eval test.parquet --graph spm --model m1 --graph smp --model m2 --beam 1,3
+      kxbatch kg eval q.parquet --split valid --graph out/graph --model m --linked 0,4 --overlap 0,2,4,8
     """
     from kxbatch.engine.graph_evaluation import Grid
     from kxbatch.engine.graph_report import Asked, run, write
@@ -104,7 +120,7 @@ def command(
     _refuse(graphs, models, calibrate, threshold)
     if (calibrate, calibrate_split) == (questions, split):
         raise click.UsageError("a threshold chosen on the questions it is judged by is too good: calibrate on others")
-    grid = Grid(beam, look_ahead, scoring, answers, free, linking, batch)
+    grid = Grid(beam, look_ahead, scoring, answers, free, linking, batch, linked=linked, overlaps=overlap)
     asked = Asked(_source(questions, split), read_questions(questions, split, limit))
     dev = None
     if calibrate is not None:

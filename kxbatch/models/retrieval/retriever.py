@@ -29,7 +29,7 @@ class Answer:
         meaning: what tells the subject from others of its name; may be empty.
         objects: all the graph has for these three.
         score: log p of the key given the question, nats.
-        normalized_score: score / tokens^length_power, by which answers are ranked.
+        normalized_score: score / tokens^length_power, what is shared with the question added first: answers are ranked by it.
         part_scores: log p of subject, predicate and meaning, each given those written before it; they add up to `score`.
     """
 

@@ -65,10 +65,10 @@ def search(
         done += [replace(beam, questions=numbers[beam.questions]) for beam in run.decode()]
         given_up[numbers] = run.outlook.given_up
     found = Beam.join([Beam.start(trie, np.empty((0, 2), np.int64)), *done])
-    gained = np.zeros(len(found))
+    gained: NDArray[np.float64] = np.zeros(len(found))
     if settings.overlap:
         shared = shared_tokens(questions, trie.keys(found.numbers), found.questions, separator, order)
-        gained = settings.overlap * shared
+        gained += settings.overlap * shared
     return _ranked(found, gained, given_up, settings)
 
 
