@@ -8,10 +8,10 @@ package of that name (`npm pack chinese-poetry@2.0.1`; the file it gives, or the
 questions nothing is written, and without poems the graph is that of the questions.
 
 Writes `triples.parquet` (subject, predicate, meaning, object) and `questions.parquet` (question, subject, predicate, meaning,
-object as a list, split, train, made). No predicate, or with `--by subject` no subject, is in two of the splits train, valid and
+object as a list, split, train, asked). No predicate, or with `--by subject` no subject, is in two of the splits train, valid and
 test; how the questions came split is not kept, for it shares both. A subject `X（Y）` is X with the meaning Y.
 
-Fifteen thousand questions are few for a model that knows nothing: `--swaps` makes more of those of train (`made`), each with
+Fifteen thousand questions are few for a model that knows nothing: `--swaps` makes more of those of train (not `asked`), each with
 another subject of train in place of its own, and in every other one another predicate of train, where the question spells it. Some
 characters of both are changed for any of the graph's. They ask for what need not exist; they teach how names are taken over from a
 question, rare and unknown ones included.
@@ -159,7 +159,7 @@ def swapped(questions: pl.DataFrame, letters: Sequence[str], copies: int, seed: 
             text = text.replace(predicate, asked, 1)
         rows.append((text.replace(GAP, name, 1), name, asked, "", []))
     made = pl.DataFrame(rows, questions.select("question", *KEY, "object").schema, orient="row")
-    return made.with_columns(split=pl.lit("train"), made=pl.lit(True))
+    return made.with_columns(split=pl.lit("train"), asked=pl.lit(False))
 
 
 def estranged(name: str, letters: Sequence[str], rng: np.random.Generator) -> str:
@@ -186,7 +186,7 @@ def main() -> None:
     if arguments.poetry is not None:
         facts = pl.concat([facts, facts_of_poems(arguments.poetry)]).unique(maintain_order=True)
     parts = parts_of(group_names(questions.to_arrow(), arguments.by), Shares(), arguments.seed).to_pylist()
-    asked = questions.with_columns(split=pl.Series(parts, dtype=pl.String), made=pl.lit(False))
+    asked = questions.with_columns(split=pl.Series(parts, dtype=pl.String), asked=pl.lit(True))
     learned = asked.filter(split="train")
     letters = sorted(set("".join(normalize(facts["subject"].unique().to_list()).to_pylist())) - {" "})
     asked = pl.concat([asked, swapped(learned, letters, arguments.swaps, arguments.seed)])

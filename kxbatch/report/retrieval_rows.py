@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from kxbatch.data.storage import Folder
 from kxbatch.models.graph.text import normalize, split_meaning
 from kxbatch.report import RowId
 from kxbatch.report.density_rows import Floats, Place, part_files
 from kxbatch.report.parquet import open_parquet
-from kxbatch.stages.retrieve import ANSWERS
+from kxbatch.stages.retrieve import ANSWERS, NOT_ASKED
 
 BATCH = 1 << 12  # an answer may have many objects
 NEEDED = ("id", "answers", "no_answer")
@@ -44,11 +45,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Batch:
-    """Consecutive rows of a part, n of them.
+    """Rows of a part that were asked, n of them.
 
     Attributes:
         shard: number of the part.
-        start: place of the first row there.
+        places: int64 [n], of the rows there.
         ids: [n].
         best: structs [n], the first answers; null without one.
         reasons: strings [n], why there is none.
@@ -60,7 +61,7 @@ class Batch:
     """
 
     shard: int
-    start: int
+    places: NDArray[np.int64]
     ids: pa.Array
     best: pa.StructArray
     reasons: pa.Array
@@ -76,14 +77,14 @@ class Batch:
         return [(float(keys[at]), self._row(int(at))) for at in order if not np.isnan(keys[at])]
 
     def _row(self, at: int) -> Row:
-        place, name = Place(self.shard, self.start + at), self.ids[at].as_py()
+        place, name = Place(self.shard, int(self.places[at])), self.ids[at].as_py()
         if not self.best[at].is_valid:
             return Row(place, name, self.reasons[at].as_py() or "no reason is given")
         return Row(place, name, _told(self.best[at]), float(self.score[at]), bool((self.right[at] == 0).any()))
 
 
 def batches(stage: Folder, learned: str | None) -> Iterator[Batch]:
-    """All rows of a retrieve stage, part by part.
+    """All rows of a retrieve stage that were asked, part by part.
 
     Args:
         stage: folder of it.
@@ -102,11 +103,12 @@ def batches(stage: Folder, learned: str | None) -> Iterator[Batch]:
                 columns.append(learned)
             start = 0
             for read in part.iter_batches(batch_size=BATCH, columns=columns):
-                yield _batch(read, shard, start, learned)
+                asked = pc.fill_null(pc.not_equal(pc.cast(read.column("no_answer"), pa.string()), NOT_ASKED), True)
+                yield _batch(read.filter(asked), shard, start + np.flatnonzero(asked), learned)
                 start += read.num_rows
 
 
-def _batch(read: pa.RecordBatch, shard: int, start: int, learned: str | None) -> Batch:
+def _batch(read: pa.RecordBatch, shard: int, places: NDArray[np.int64], learned: str | None) -> Batch:
     held, unknown = read.schema.names, pa.nulls(read.num_rows, pa.string())
     best = _first(pc.cast(read.column("answers"), ANSWERS))
     by_part = pc.struct_field(best, "part_scores")
@@ -115,7 +117,7 @@ def _batch(read: pa.RecordBatch, shard: int, start: int, learned: str | None) ->
     right = [_same(pc.struct_field(best, name), column) for name, column in zip(KNOWN, kept, strict=True)]
     return Batch(
         shard=shard,
-        start=start,
+        places=places,
         ids=read.column("id"),
         best=best,
         reasons=pc.cast(read.column("no_answer"), pa.string()),

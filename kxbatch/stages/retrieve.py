@@ -9,17 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 from pydantic import Field, model_validator
 
 from kxbatch.spec.model import StageConfig
 from kxbatch.stages.base import Column, Context, Mapped, Stage, trained_path, trained_stage, trained_stages
 from kxbatch.stages.prefix_lm import LEAVES
-from kxbatch.stages.rows import rejections, usable_texts
+from kxbatch.stages.rows import chosen_rows, rejections, usable_texts
 
 if TYPE_CHECKING:
     from kxbatch.models.retrieval.retriever import Answered, Retriever
 
+NOT_ASKED = "not-asked"  # in place of why there is no answer
 ANSWERS = pa.list_(
     pa.struct(
         [
@@ -55,9 +57,19 @@ class RetrieveConfig(StageConfig):
     look_ahead_limit: int = Field(
         4096, ge=1, description="tokens of completions of one part beyond which nothing is favoured"
     )
-    length_power: float = Field(
-        0.0, ge=0, le=2, description="answers are ranked by score / tokens^length_power; 0: by score"
+    linked: int = Field(
+        0, ge=0, le=16, description="keys that linking without the model finds and that join those of the beam"
     )
+    overlap: float = Field(
+        0.0,
+        ge=0,
+        le=1000,
+        description="nats that a token shared with the question adds to the score by which answers are ranked",
+    )
+    length_power: float = Field(
+        0.0, ge=0, le=2, description="answers are ranked by score, overlap added, / tokens^length_power; 0: as it is"
+    )
+    ask_on: str | None = Field(None, description="boolean column: only its true rows are answered; absent: all")
     threshold: float | None = Field(
         None, le=0, description="log p of the best key below which a question gets no answer; absent: all get one"
     )
@@ -89,6 +101,11 @@ class Retrieve(Stage[RetrieveConfig]):
     def reads(cls, config: RetrieveConfig) -> Column:
         """A text column."""
         return Column(config.column, "text")
+
+    @classmethod
+    def also_reads(cls, config: RetrieveConfig) -> tuple[str, ...]:
+        """Which rows to answer."""
+        return () if config.ask_on is None else (config.ask_on,)
 
     @classmethod
     def adds(cls, config: RetrieveConfig) -> tuple[Column, ...]:
@@ -124,6 +141,8 @@ class Retrieve(Stage[RetrieveConfig]):
             look_ahead_limit=config.look_ahead_limit,
             length_power=config.length_power,
             batch=config.batch_rows,
+            linked=config.linked,
+            overlap=config.overlap,
         )
         self._retriever = load_retriever(
             Path(config.graph),
@@ -148,10 +167,19 @@ class Retrieve(Stage[RetrieveConfig]):
             f"column '{self.column}': more than {self._max_question} tokens; an answer to a part of a question would be "
             "an answer to another one"
         )
-        found = self._retriever.answer_tokens(questions.take(np.flatnonzero(short)))
+        asked = chosen_rows(table, self.config.ask_on, "ask_on")[reasons == ""]
+        found = self._retriever.answer_tokens(questions.take(np.flatnonzero(short)[asked]))
         context.counters["answered_questions"] += sum(one.reason is None for one in found)
         context.counters["unanswered_questions"] += sum(one.reason is not None for one in found)
-        return Mapped(_columns(found), rejections(table, reasons, words))
+        return Mapped(_columns(_with_gaps(found, asked)), rejections(table, reasons, words))
+
+
+def _with_gaps(found: list[Answered], asked: npt.NDArray[np.bool_]) -> list[Answered]:
+    """What became of all rows; `found` has those that were asked."""
+    from kxbatch.models.retrieval.retriever import Answered
+
+    answered = iter(found)
+    return [next(answered) if one else Answered((), NOT_ASKED, None) for one in asked]
 
 
 def _columns(found: list[Answered]) -> dict[str, pa.Array]:

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from kxbatch.data.quarantine import Rejected
 from kxbatch.data.vectors import lengths, to_numpy
+from kxbatch.errors import DataError
 
 Vectors = npt.NDArray[np.float32]
 
@@ -76,6 +77,26 @@ def usable_texts(table: pa.Table, column: str) -> tuple[pa.Array, npt.NDArray[An
     reasons[texts.is_null().to_numpy()] = "null-text"
     words = {"empty-text": f"column '{column}' is empty or blank", "null-text": f"column '{column}' is null"}
     return texts.filter(pa.array(reasons == "")), reasons, words
+
+
+def chosen_rows(table: pa.Table, column: str | None, key: str) -> npt.NDArray[np.bool_]:
+    """The rows for which a boolean column is true, bool [n]; a null says no, and no column all.
+
+    Args:
+        table: has the column.
+        column: its name.
+        key: of the stage that names it.
+
+    Raises:
+        DataError: the column is not boolean.
+    """
+    if column is None:
+        return np.ones(len(table), bool)
+    values = table.column(column)
+    if not pa.types.is_boolean(values.type):
+        raise DataError(f"{key}: column '{column}' has type {values.type}; rows are chosen by a boolean column")
+    found: npt.NDArray[np.bool_] = values.fill_null(False).to_numpy()
+    return found
 
 
 def rejections(table: pa.Table, reasons: npt.NDArray[Any], words: dict[str, str]) -> list[Rejected]:

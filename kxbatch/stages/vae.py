@@ -16,12 +16,13 @@ from pydantic import Field, field_validator, model_validator
 from kxbatch.data.arrays import Arrays
 from kxbatch.data.images import IMAGE_LEVELS
 from kxbatch.data.row_draws import held_out, row_keys
-from kxbatch.errors import ConfigError, DataError
+from kxbatch.errors import ConfigError
 from kxbatch.spec.model import StageConfig
 from kxbatch.spec.training import TrainingConfig
 from kxbatch.stages.base import Column, ColumnKind, Context, Survey, TrainStage
 from kxbatch.stages.numeric import Domain, Nulls, check_kinds, read_numeric
 from kxbatch.stages.numeric_facts import combined, numeric_facts
+from kxbatch.stages.rows import chosen_rows
 
 if TYPE_CHECKING:
     from kxbatch.stages.task import Task
@@ -175,15 +176,7 @@ def fitted_rows(table: pa.Table, column: str | None) -> npt.NDArray[np.bool_]:
     Raises:
         DataError: the column is not boolean.
     """
-    if column is None:
-        return np.ones(len(table), bool)
-    values = table.column(column)
-    if not pa.types.is_boolean(values.type):
-        raise DataError(
-            f"fit_on: column '{column}' has type {values.type}; rows to learn from are told by a boolean column"
-        )
-    found: npt.NDArray[np.bool_] = values.fill_null(False).to_numpy()
-    return found
+    return chosen_rows(table, column, "fit_on")
 
 
 STAGE = VaeStage

@@ -80,9 +80,9 @@ def test_parts_share_no_group_and_hold_every_whole_question(tmp_path: Path, ques
     result = collect("--questions", questions, "--output", tmp_path / "out", "--by", by, "--swaps", 2)
     assert result.status == 0, result.said
     together = read(tmp_path / "out", "questions")
-    assert together.columns == ["question", "subject", "predicate", "meaning", "object", "split", "made", "train"]
+    assert together.columns == ["question", "subject", "predicate", "meaning", "object", "split", "asked", "train"]
     assert together["train"].to_list() == (together["split"] == "train").to_list()
-    made, together = together.filter("made"), together.filter(~pl.col("made"))
+    made, together = together.filter(~pl.col("asked")), together.filter("asked")
     assert len(together) == 30 * 10 + 3
     groups = [set(together.filter(split=name)[by]) for name in ("train", "valid", "test")]
     assert not (groups[0] & groups[1])

@@ -75,6 +75,9 @@ def test_chinese() -> None:
     found = answered("kgqa_zh")
     made = pl.read_parquet("out/kgqa-zh-data/questions.parquet")
     assert len(found) == len(made)
-    assert made.filter("made")["split"].unique().to_list() == ["train"]
-    assert len(made.filter("made")) == 5 * len(made.filter(~pl.col("made"), split="train"))
-    assert all_are_facts(found, "out/kgqa-zh-data")
+    assert made.filter(~pl.col("asked"))["split"].unique().to_list() == ["train"]
+    assert len(made.filter(~pl.col("asked"))) == 5 * len(made.filter("asked", split="train"))
+    answers, silent = found.filter(pl.col("no_answer").is_null()), found.filter(no_answer="not-asked")
+    assert len(answers) == len(rows)
+    assert len(silent) == len(made) - len(rows)
+    assert all_are_facts(answers, "out/kgqa-zh-data")

@@ -189,6 +189,22 @@ def test_which_rows_were_learned_from_is_told_by_the_training(outputs: Outputs) 
     assert "keep the boolean column 'even' to tell them apart" in page.words
 
 
+def test_rows_that_were_not_asked_do_not_count(outputs: Outputs) -> None:
+    outputs.stage("retrieve", ANSWERED, KEPT)
+    expected = outputs.page(lambda ids: {row: f"text of {row}" for row in ids}).words
+    others = Outputs(outputs.folder.parent / "others")
+    ids = ["x", "q0", "q1", "y", "q2", "z", *(f"q{at}" for at in range(3, 8))]
+    places = [ids.index(f"q{at}") for at in range(8)]
+    mixed: list[Any] = ["not-asked"] * len(ids)
+    kept: dict[str, list[Any]] = {name: [values[0]] * len(ids) for name, values in KEPT.items()}
+    for at, place in enumerate(places):
+        mixed[place] = ANSWERED[at]
+        for name, values in KEPT.items():
+            kept[name][place] = values[at]
+    others.stage("retrieve", mixed, {"id": ids, **kept}, cut=5)
+    assert others.page(lambda ids: {row: f"text of {row}" for row in ids}).words == expected
+
+
 @pytest.mark.parametrize("kept", [{"subject": KEPT["subject"]}, {"subject": range(8), "predicate": KEPT["predicate"]}])
 def test_what_is_no_fact_is_not_compared(outputs: Outputs, kept: dict[str, Any]) -> None:
     outputs.stage("retrieve", ANSWERED, kept | {"train": ["yes"] * 8})

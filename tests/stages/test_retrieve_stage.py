@@ -101,6 +101,31 @@ def test_facts_added_and_deleted_count_at_once() -> None:
     assert "mayor of Alham" not in rows()["answer"].to_list()
 
 
+def test_only_chosen_rows_are_answered() -> None:
+    write_graph()
+    asked = write_questions()
+    asked = asked.with_columns(wanted=pl.when(pl.int_range(pl.len()) % 3 == 0).then(pl.int_range(pl.len()) % 2 == 0))
+    asked.write_parquet("questions.parquet", row_group_size=40)
+    run(job(retriever(), retrieve(keep=["wanted"])))
+    everything = rows()
+    run(job(retrieve(model=str(MODEL), keep=["wanted"], ask_on="wanted"), output="out/some"))
+    some, chosen = rows("out/some"), everything["wanted"].fill_null(False)
+    assert some.filter(chosen)["answer"].to_list() == everything.filter(chosen)["answer"].to_list()
+    assert set(some.filter(~chosen)["no_answer"]) == {"not-asked"}
+    assert some.filter(~chosen)["answer"].null_count() == len(some.filter(~chosen)) > len(some) / 2
+    message = run(job(retrieve(model=str(MODEL), ask_on="subject"), output="out/no"), 3).failures[0].message
+    assert "ask_on: column 'subject' has type" in message
+
+
+def test_linked_keys_and_overlap_make_up_for_a_model_that_knows_nothing() -> None:
+    write_graph()
+    write_questions()
+    run(job(retriever(training={"steps": 1}), retrieve(beam=1, linked=3, overlap=100.0, keep=["subject", "predicate"])))
+    found = first(rows())
+    right = (found["best.subject"] == found["subject"]) & (found["best.predicate"] == found["predicate"])
+    assert right.mean() > 0.9
+
+
 def test_below_the_threshold_there_is_no_answer() -> None:
     write_graph()
     write_questions()
