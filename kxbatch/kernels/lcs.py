@@ -63,8 +63,8 @@ def lcs_lengths(questions: Keys, texts: Keys, question_of: Numbers) -> Numbers:
     return out
 
 
-def run_lengths(questions: Keys, texts: Keys, question_of: Numbers) -> Numbers:
-    """Lengths of the longest runs of tokens that texts and questions share, that is, of their longest common substrings.
+def common_runs(questions: Keys, texts: Keys, question_of: Numbers) -> tuple[Numbers, Numbers]:
+    """The longest runs of tokens that texts and questions share, that is, their longest common substrings.
 
     Args:
         questions: Q token sequences.
@@ -72,11 +72,12 @@ def run_lengths(questions: Keys, texts: Keys, question_of: Numbers) -> Numbers:
         question_of: int64 [N], the question of each text.
 
     Returns:
-        int64 [N]. 0 where either is empty.
+        int64 [N] lengths, 0 where either is empty; and int64 [N], where in its question each begins. Of a text that stands in
+        its question as a whole that is the first place.
     """
-    out = np.zeros(len(texts), np.int64)
-    _runs(questions.tokens, questions.starts, texts.tokens, texts.starts, frozen(question_of, np.int64), out)
-    return out
+    out, at = np.zeros(len(texts), np.int64), np.zeros(len(texts), np.int64)
+    _runs(questions.tokens, questions.starts, texts.tokens, texts.starts, frozen(question_of, np.int64), out, at)
+    return out, at
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,9 +165,15 @@ def length_of(v: Words, words: Integer) -> Integer:
 
 @jit
 def _runs(
-    q_tokens: Tokens, q_starts: Numbers, tokens: Tokens, starts: Numbers, question_of: Numbers, out: Numbers
+    q_tokens: Tokens,
+    q_starts: Numbers,
+    tokens: Tokens,
+    starts: Numbers,
+    question_of: Numbers,
+    out: Numbers,
+    at: Numbers,
 ) -> None:
-    """Fills `out`: along each diagonal of the table of equal tokens, the longest stretch of hits."""
+    """Fills `out` and `at`: along each diagonal of the table of equal tokens, the longest stretch of hits."""
     for i in range(out.shape[0]):
         begin, end = starts[i], starts[i + 1]
         q_begin, q_end = q_starts[question_of[i]], q_starts[question_of[i] + 1]
@@ -174,7 +181,8 @@ def _runs(
             run = 0
             for p in range(max(begin, begin - shift), min(end, begin - shift + q_end - q_begin)):
                 run = run + 1 if tokens[p] == q_tokens[q_begin + shift + p - begin] else 0
-                out[i] = max(out[i], run)
+                if run > out[i]:
+                    out[i], at[i] = run, shift + p - begin + 1 - run
 
 
 @jit

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kxbatch.errors import DataError
-from kxbatch.kernels.lcs import lcs_lengths, run_lengths
+from kxbatch.kernels.lcs import common_runs, lcs_lengths
 from kxbatch.kernels.trie import Keys
 
 
@@ -46,8 +46,13 @@ def longest_run(a: list[int], b: list[int]) -> int:
 def test_runs(questions: list[list[int]], texts: list[list[int]], data: st.DataObject) -> None:
     n = len(texts)
     of = data.draw(st.lists(st.integers(0, len(questions) - 1), min_size=n, max_size=n))
-    found = run_lengths(Keys.of(questions, 9), Keys.of(texts, 9), np.array(of, np.int64)).tolist()
-    assert found == [longest_run(text, questions[q]) for q, text in zip(of, texts, strict=True)]
+    lengths, places = common_runs(Keys.of(questions, 9), Keys.of(texts, 9), np.array(of, np.int64))
+    assert lengths.tolist() == [longest_run(text, questions[q]) for q, text in zip(of, texts, strict=True)]
+    for q, text, length, at in zip(of, texts, lengths.tolist(), places.tolist(), strict=True):
+        run, question = questions[q][at : at + length], questions[q]
+        assert longest_run(run, text) == len(run) == length
+        if text and length == len(text):
+            assert at == min(i for i in range(len(question)) if question[i : i + length] == text)
 
 
 @pytest.mark.parametrize("m", [1, 63, 64, 65, 127, 128, 129, 300])

@@ -179,11 +179,15 @@ def test_length_power_ranks_what_the_beam_found(scoring: str) -> None:
 
 
 def in_common(sequence: Row, question: Row, order: Order) -> int:
-    """What a key gains by: the whole subject as a span, and the LCS of the predicate."""
+    """What a key gains by: the whole subject as a span, and the predicate's LCS with what is beside that."""
     first, second = sequence.index(SEP), sequence.index(SEP, sequence.index(SEP) + 1)
     subject, middle, last = sequence[:first], sequence[first + 1 : second], sequence[second + 1 : -1]
-    there = any(question[at : at + len(subject)] == subject for at in range(len(question)))
-    return len(subject) * there + lcs(middle if order == "spm" else last, question)
+    predicate = middle if order == "spm" else last
+    for at in range(len(question) - len(subject) + 1):
+        if question[at : at + len(subject)] == subject:
+            rest = (*question[:at], SEP, *question[at + len(subject) :])
+            return len(subject) + lcs(predicate, rest)
+    return lcs(predicate, question)
 
 
 @settings(max_examples=60, deadline=None)

@@ -1,4 +1,4 @@
-"""What a key and a question share, as linking sees it: the subject as one span, the predicate as a subsequence.
+"""What a key and a question share: the subject as one span, and the predicate as a subsequence of what stands beside that.
 
 Letters: Q questions, N keys.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from kxbatch.kernels.lcs import lcs_lengths, run_lengths
+from kxbatch.kernels.lcs import common_runs, lcs_lengths
 from kxbatch.kernels.trie import Keys
 from kxbatch.kernels.trie.keys import starts_of
 from kxbatch.models.retrieval.settings import PARTS, Order
@@ -17,7 +17,7 @@ Numbers = NDArray[np.int64]
 
 
 def shared_tokens(questions: Keys, keys: Keys, question_of: Numbers, separator: int, order: Order) -> Numbers:
-    """Tokens of the subject where it stands in the question as a whole, and of the predicate's LCS with the question.
+    """Tokens of the subject where it stands in the question as a whole, and of the predicate's LCS with the rest of the question.
 
     Args:
         questions: Q token sequences.
@@ -30,9 +30,12 @@ def shared_tokens(questions: Keys, keys: Keys, question_of: Numbers, separator: 
         int64 [N].
     """
     subjects, predicates = (_part(keys, separator, order.index(part)) for part in "sp")
-    runs = run_lengths(questions, subjects, question_of)
-    whole: Numbers = np.where(runs == subjects.lengths, runs, 0)
-    return whole + lcs_lengths(questions, predicates, question_of)
+    run, at = common_runs(questions, subjects, question_of)
+    said: Numbers = np.where(run == subjects.lengths, run, 0)
+    rest = questions.take(question_of)
+    tokens = rest.tokens.copy()
+    tokens[_ranges(rest.starts[:-1] + at, said)] = separator  # which no predicate holds
+    return said + lcs_lengths(Keys(tokens, rest.starts), predicates, np.arange(len(keys)))
 
 
 def _part(keys: Keys, separator: int, number: int) -> Keys:
@@ -40,6 +43,10 @@ def _part(keys: Keys, separator: int, number: int) -> Keys:
     ends = np.flatnonzero(keys.tokens == separator).reshape(-1, PARTS - 1)
     begin = np.column_stack([keys.starts[:-1], ends + 1])[:, number]
     lengths = np.column_stack([ends, keys.starts[1:]])[:, number] - begin
+    return Keys(keys.tokens[_ranges(begin, lengths)], starts_of(lengths))
+
+
+def _ranges(begin: Numbers, lengths: Numbers) -> Numbers:
+    """Whole numbers from each of `begin` on, so many of each."""
     starts = starts_of(lengths)
-    places = np.arange(starts[-1]) + np.repeat(begin - starts[:-1], lengths)
-    return Keys(keys.tokens[places], starts)
+    return np.asarray(np.arange(starts[-1]) + np.repeat(begin - starts[:-1], lengths), dtype=np.int64)
