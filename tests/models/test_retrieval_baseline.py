@@ -33,11 +33,12 @@ def closeness(part: Row, question: Row) -> tuple[float, float, Row]:
 
 def naive(graph: list[Parts], question: Row, most: int) -> list[Parts]:
     spans = [(begin, end) for begin in range(len(question)) for end in range(begin + 1, len(question) + 1)]
-    said = [question[begin:end] for begin, end in sorted(spans, key=lambda span: (span[0] - span[1], span[0]))]
-    found = []
-    for subject in dict.fromkeys(said):
-        below = [parts for parts in graph if parts[0] == subject]
-        found += sorted(below, key=lambda parts: (closeness(parts[1], question), closeness(parts[2], question)))
+    spans.sort(key=lambda span: (span[0] - span[1], span[0]))
+    found: list[Parts] = []
+    for begin, end in spans:
+        rest = (*question[:begin], SEPARATOR, *question[end:])
+        below = [parts for parts in graph if parts[0] == question[begin:end] and parts not in found]
+        found += sorted(below, key=lambda parts: (closeness(parts[1], rest), closeness(parts[2], rest)))
     return found[:most]
 
 

@@ -1,8 +1,8 @@
 """Retrieval without training: what the trie and the question alone tell. What a trained model must beat.
 
 The subject is the longest span of the question that is a subject of the graph. Of the parts that may follow it, the one with
-the longest common subsequence with the question comes first; among equals the one of which this is the larger share, then
-the order of the trie. The last part likewise, under each of them. More answers than the longest span has are taken from
+the longest common subsequence with the rest of the question comes first; among equals the one of which this is the larger share,
+then the order of the trie. The last part likewise, under each of them. More answers than the longest span has are taken from
 the next one: the next longest, among equals the one further left.
 
 Parts are taken in the order of the keys, so with keys (S, M, P) the meaning is chosen before the predicate.
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from kxbatch.kernels.lcs import lcs_lengths
 from kxbatch.kernels.trie import Automaton, Keys
+from kxbatch.kernels.trie.keys import starts_of
 from kxbatch.models.retrieval.parts import Parts, inner_parts, last_parts
 
 Numbers = NDArray[np.int64]
@@ -69,9 +70,9 @@ def link(trie: Automaton, questions: Keys, separator: int, answers: int = 1) -> 
     next_span = np.searchsorted(spans.question_of, np.arange(len(questions) + 1))
     next_span, last = next_span[:-1].copy(), next_span[1:]
     while len(going := np.flatnonzero((missing > 0) & (next_span < last))):
-        of_going, found = _keys_below(
-            trie, spans.states[next_span[going]], questions.take(going), separator, missing[going]
-        )
+        chosen = next_span[going]
+        rest = without_spans(questions.take(going), spans.position[chosen], spans.length[chosen], separator)
+        of_going, found = _keys_below(trie, spans.states[chosen], rest, separator, missing[going])
         question_of.append(going[of_going])
         numbers.append(found)
         missing -= np.bincount(question_of[-1], minlength=len(questions))
@@ -102,6 +103,13 @@ def subject_spans(trie: Automaton, questions: Keys, separator: int) -> Spans:
         rows = going[whole]
         found.append((of[rows], at[rows] - starts[of[rows]], np.full(len(rows), length), after[whole]))
     return _best_first(*(np.concatenate(columns) for columns in zip(*found, strict=True)))
+
+
+def without_spans(questions: Keys, position: Numbers, length: Numbers, separator: int) -> Keys:
+    """Questions with a separator, which no part holds, in place of each token of a span: int64 [Q] tells where and how long."""
+    tokens, starts = questions.tokens.copy(), starts_of(length)
+    tokens[np.arange(starts[-1]) + np.repeat(questions.starts[:-1] + position - starts[:-1], length)] = separator
+    return Keys(tokens, questions.starts)
 
 
 def _best_first(question_of: Numbers, position: Numbers, length: Numbers, states: Numbers) -> Spans:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from kxbatch.kernels.lcs import common_runs, lcs_lengths
 from kxbatch.kernels.trie import Keys
 from kxbatch.kernels.trie.keys import starts_of
+from kxbatch.models.retrieval.baseline import without_spans
 from kxbatch.models.retrieval.settings import PARTS, Order
 
 Numbers = NDArray[np.int64]
@@ -32,10 +33,8 @@ def shared_tokens(questions: Keys, keys: Keys, question_of: Numbers, separator: 
     subjects, predicates = (_part(keys, separator, order.index(part)) for part in "sp")
     run, at = common_runs(questions, subjects, question_of)
     said: Numbers = np.where(run == subjects.lengths, run, 0)
-    rest = questions.take(question_of)
-    tokens = rest.tokens.copy()
-    tokens[_ranges(rest.starts[:-1] + at, said)] = separator  # which no predicate holds
-    return said + lcs_lengths(Keys(tokens, rest.starts), predicates, np.arange(len(keys)))
+    rest = without_spans(questions.take(question_of), at, said, separator)
+    return said + lcs_lengths(rest, predicates, np.arange(len(keys)))
 
 
 def _part(keys: Keys, separator: int, number: int) -> Keys:
@@ -43,10 +42,5 @@ def _part(keys: Keys, separator: int, number: int) -> Keys:
     ends = np.flatnonzero(keys.tokens == separator).reshape(-1, PARTS - 1)
     begin = np.column_stack([keys.starts[:-1], ends + 1])[:, number]
     lengths = np.column_stack([ends, keys.starts[1:]])[:, number] - begin
-    return Keys(keys.tokens[_ranges(begin, lengths)], starts_of(lengths))
-
-
-def _ranges(begin: Numbers, lengths: Numbers) -> Numbers:
-    """Whole numbers from each of `begin` on, so many of each."""
     starts = starts_of(lengths)
-    return np.asarray(np.arange(starts[-1]) + np.repeat(begin - starts[:-1], lengths), dtype=np.int64)
+    return Keys(keys.tokens[np.arange(starts[-1]) + np.repeat(begin - starts[:-1], lengths)], starts)
