@@ -117,8 +117,9 @@ def test_only_chosen_rows_are_answered() -> None:
     assert "ask_on: column 'subject' has type" in message
 
 
-def test_linked_keys_and_overlap_make_up_for_a_model_that_knows_nothing() -> None:
-    write_graph()
+@pytest.mark.parametrize(("order", "pieces"), [("spm", None), ("smp", 300)])
+def test_linked_keys_and_overlap_make_up_for_a_model_that_knows_nothing(order: str, pieces: int | None) -> None:
+    write_graph(order=order, pieces=pieces)
     write_questions()
     run(job(retriever(training={"steps": 1}), retrieve(beam=1, linked=3, overlap=100.0, keep=["subject", "predicate"])))
     found = first(rows())
