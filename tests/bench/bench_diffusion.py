@@ -2,7 +2,7 @@
 
 python -m tests.bench.bench_diffusion [--quick]
 
-400 images of 16 x 16 in 50 DDIM steps through a small U-Net, one thread each, wall seconds, medians of interleaved runs. The
+400 images of 8 x 8 in 50 DDIM steps through a small U-Net, one thread each, wall seconds, medians of interleaved runs. The
 pipeline makes them as one batch and as batches of 64, of which the faster counts; ours makes batches of 64, and the last of them
 whole. The network is hardly trained: its time does not depend on its weights. On Ray the time is that of the stage, workers and
 model loading included.
@@ -34,7 +34,7 @@ from kxbatch.models.diffusion.model import DiffusionModel
 from kxbatch.models.diffusion.trained import TrainedDiffusion
 from kxbatch.models.generation import make_rows
 
-SIDE, STEPS, BATCH, WORKER_BATCHES = 16, 50, 64, 16
+SIDE, STEPS, BATCH, WORKER_BATCHES = 8, 50, 64, 16
 
 
 class AsUNet(nn.Module):
