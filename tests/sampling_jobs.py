@@ -13,7 +13,8 @@ from safetensors.numpy import save_file
 
 import kxbatch as kx
 from kxbatch.engine.result import RunResult
-from kxbatch.models.trained_vae import CONFIG, WEIGHTS, TrainedVae
+from kxbatch.models.scaled_weights import CONFIG, WEIGHTS
+from kxbatch.models.trained_vae import TrainedVae
 from kxbatch.models.vae import Vae
 from kxbatch.models.vae_config import VaeArchitecture
 from kxbatch.models.vae_inputs import Inputs

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
 from kxbatch.data.arrays import Arrays
 from kxbatch.errors import ConfigError
+from kxbatch.models.folder_digest import folder_digest
 from kxbatch.models.likelihoods import LikelihoodKind, Scale
+from kxbatch.models.scaled_weights import CONFIG, WEIGHTS, packed, unpacked
 from kxbatch.models.vae_config import Activation, Network, VaeArchitecture
 from kxbatch.models.vae_inputs import Inputs, Transform
 
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
 ARCHITECTURE = "kxbatch-density-model"
 _Size = Annotated[int, Field(ge=1, le=2**24)]
-_CENTRE, _SPREAD = "inputs.centre", "inputs.spread"  # beside the weights
 
 
 class _Strict(BaseModel):
@@ -123,7 +119,7 @@ class TrainedVae:
 
     def pack(self, weights: Arrays, inputs: Inputs) -> Arrays:
         """The contents of `model.safetensors`."""
-        return weights | {_CENTRE: inputs.centre, _SPREAD: inputs.spread}
+        return packed(weights, inputs.centre, inputs.spread)
 
     def unpack(self, folder: Path) -> tuple[Arrays, Inputs]:
         """Weights by name, and the units they go with.
@@ -131,21 +127,10 @@ class TrainedVae:
         Raises:
             ConfigError: the file is damaged or does not belong to `config.json`.
         """
-        try:
-            arrays = dict(load_file(folder / WEIGHTS))
-        except (OSError, SafetensorError) as error:
-            raise ConfigError(f"'{folder / WEIGHTS}' cannot be read: {error}") from error
-        centre, spread = (arrays.pop(name, np.empty(0)) for name in (_CENTRE, _SPREAD))
-        shape = (self.network.values,)
-        if centre.shape != shape or spread.shape != shape or not np.isfinite(centre).all() or not (spread > 0).all():
-            raise ConfigError(f"'{folder}': {CONFIG} and {WEIGHTS} do not belong together")
-        return arrays, Inputs(centre, spread, self.transform)
+        weights, centre, spread = unpacked(folder / WEIGHTS, self.network.values)
+        return weights, Inputs(centre, spread, self.transform)
 
 
 def vae_digest(folder: Path) -> str:
     """Digest of what decides its densities."""
-    whole = hashlib.sha256()
-    for name in (CONFIG, WEIGHTS):
-        with (folder / name).open("rb") as file:
-            whole.update(hashlib.file_digest(file, "sha256").digest())
-    return whole.hexdigest()
+    return folder_digest(folder, (CONFIG, WEIGHTS))

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
-from kxbatch.errors import ConfigError
+from kxbatch.models.scaled_weights import WEIGHTS, filled
 from kxbatch.models.trained_vae import TrainedVae
 from kxbatch.models.vae import Vae
 from kxbatch.models.vae_inputs import Inputs
@@ -23,10 +21,4 @@ def load_vae(trained: TrainedVae, folder: Path) -> tuple[Vae, Inputs]:
         ConfigError: the weights are damaged, or do not belong to `config.json`.
     """
     weights, inputs = trained.unpack(folder)
-    with torch.device("meta"):
-        model = Vae(trained.network)
-    try:
-        model.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()}, assign=True)
-    except RuntimeError as error:
-        raise ConfigError(f"'{folder}': config.json and model.safetensors do not belong together: {error}") from None
-    return model.eval(), inputs
+    return filled(lambda: Vae(trained.network), weights, folder / WEIGHTS), inputs

@@ -652,7 +652,7 @@ def test_vectors_of_doubles_keep_their_digits() -> None:
         ({"network.hidden": ["a"]}, ("network.hidden",)),
         ({"network.latent": -1}, ("network.latent",)),
         ({"network.scale_size": "x"}, ("network.scale_size",)),
-        ({"network.hidden": [2**24]}, ("config.json and model.safetensors do not belong together",)),  # 200 MB a layer
+        ({"network.hidden": [2**24]}, ("does not belong to the config.json beside it",)),  # 200 MB a layer
         ({"network.likelihood": "poisson"}, ("network.likelihood",)),
     ],
 )

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
-import torch
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError, model_validator
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
 from kxbatch.data.arrays import Arrays
 from kxbatch.errors import ConfigError
@@ -21,10 +16,10 @@ from kxbatch.models.classifier.model import Classifier, ClassName
 from kxbatch.models.classifier.networks import ClassifierNetwork
 from kxbatch.models.diffusion.config import first_words
 from kxbatch.models.diffusion.scaling import Scaling
+from kxbatch.models.folder_digest import folder_digest
+from kxbatch.models.scaled_weights import CONFIG, WEIGHTS, filled, packed, unpacked
 
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
 ARCHITECTURE = "kxbatch-classifier"
-_CENTRE, _SPREAD = "inputs.centre", "inputs.spread"  # beside the weights
 
 
 class _Config(BaseModel):
@@ -119,7 +114,7 @@ class TrainedClassifier:
         trained = cls.read(folder)
         weights, scaling = trained.unpack(folder / WEIGHTS)
         return Classifier(
-            network=_filled(trained.network, weights, folder / WEIGHTS).eval().to(device),
+            network=filled(lambda: ClassifierNetwork(trained.network), weights, folder / WEIGHTS).to(device),
             scaling=scaling,
             columns=trained.columns,
             widths=trained.widths,
@@ -132,7 +127,7 @@ class TrainedClassifier:
 
     def pack(self, weights: Arrays, scaling: Scaling) -> Arrays:
         """The contents of `model.safetensors`."""
-        return weights | {_CENTRE: scaling.centre, _SPREAD: scaling.spread}
+        return packed(weights, scaling.centre, scaling.spread)
 
     def unpack(self, file: Path) -> tuple[Arrays, Scaling]:
         """Weights by name, and the units they go with.
@@ -140,31 +135,10 @@ class TrainedClassifier:
         Raises:
             ConfigError: the file is damaged or does not belong to `config.json`.
         """
-        try:
-            arrays = dict(load_file(file))
-        except (OSError, SafetensorError) as error:
-            raise ConfigError(f"'{file}' cannot be read: {error}") from error
-        centre, spread = (arrays.pop(name, np.empty(0)) for name in (_CENTRE, _SPREAD))
-        shape = (self.network.values,)
-        if centre.shape != shape or spread.shape != shape or not np.isfinite(centre).all() or not (spread > 0).all():
-            raise ConfigError(f"'{file}' does not belong to the {CONFIG} beside it")
-        return arrays, Scaling(centre, spread, self.levels)
+        weights, centre, spread = unpacked(file, self.network.values)
+        return weights, Scaling(centre, spread, self.levels)
 
 
 def classifier_digest(folder: Path) -> str:
     """Digest of what decides its judgements."""
-    whole = hashlib.sha256()
-    for name in (CONFIG, WEIGHTS):
-        with (folder / name).open("rb") as file:
-            whole.update(hashlib.file_digest(file, "sha256").digest())
-    return whole.hexdigest()
-
-
-def _filled(config: NetworkConfig, weights: Arrays, file: Path) -> ClassifierNetwork:
-    with torch.device("meta"):
-        network = ClassifierNetwork(config)
-    try:
-        network.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()}, assign=True)
-    except RuntimeError as error:
-        raise ConfigError(f"'{file}' does not belong to the {CONFIG} beside it: {error}") from None
-    return network
+    return folder_digest(folder, (CONFIG, WEIGHTS))

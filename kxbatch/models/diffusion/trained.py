@@ -6,18 +6,12 @@ optimiser left. Without an average the one file has both.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
-import torch
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError, model_validator
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
-from torch import nn
 
 from kxbatch.data.arrays import Arrays
 from kxbatch.errors import ConfigError
@@ -27,11 +21,12 @@ from kxbatch.models.diffusion.model import ClassName, DiffusionModel
 from kxbatch.models.diffusion.networks import make_network
 from kxbatch.models.diffusion.noise_schedule import NoiseSchedule
 from kxbatch.models.diffusion.scaling import Scaling
+from kxbatch.models.folder_digest import folder_digest
+from kxbatch.models.scaled_weights import CONFIG, WEIGHTS, filled, packed, unpacked
 
-WEIGHTS, LIVE, CONFIG = "model.safetensors", "live.safetensors", "config.json"
+LIVE = "live.safetensors"
 ARCHITECTURE = "kxbatch-diffusion-model"
 Which = Literal["average", "live"]
-_CENTRE, _SPREAD = "inputs.centre", "inputs.spread"  # beside the weights
 
 
 class _Strict(BaseModel):
@@ -166,7 +161,7 @@ class TrainedDiffusion:
         file = LIVE if which == "live" and trained.average else WEIGHTS
         weights, scaling = trained.unpack(folder / file)
         return DiffusionModel(
-            network=_filled(trained.network, weights, folder / file).eval().to(device),
+            network=filled(lambda: make_network(trained.network), weights, folder / file).to(device),
             schedule=trained.schedule.make(),
             prediction=trained.prediction,
             scaling=scaling,
@@ -177,7 +172,7 @@ class TrainedDiffusion:
 
     def pack(self, weights: Arrays, scaling: Scaling) -> Arrays:
         """The contents of `model.safetensors` or `live.safetensors`."""
-        return weights | {_CENTRE: scaling.centre, _SPREAD: scaling.spread}
+        return packed(weights, scaling.centre, scaling.spread)
 
     def unpack(self, file: Path) -> tuple[Arrays, Scaling]:
         """Weights by name, and the units they go with.
@@ -185,32 +180,10 @@ class TrainedDiffusion:
         Raises:
             ConfigError: the file is damaged or does not belong to `config.json`.
         """
-        try:
-            arrays = dict(load_file(file))
-        except (OSError, SafetensorError) as error:
-            raise ConfigError(f"'{file}' cannot be read: {error}") from error
-        centre, spread = (arrays.pop(name, np.empty(0)) for name in (_CENTRE, _SPREAD))
-        shape = (self.network.values,)
-        if centre.shape != shape or spread.shape != shape or not np.isfinite(centre).all() or not (spread > 0).all():
-            raise ConfigError(f"'{file}' does not belong to the {CONFIG} beside it")
-        return arrays, Scaling(centre, spread, self.levels)
+        weights, centre, spread = unpacked(file, self.network.values)
+        return weights, Scaling(centre, spread, self.levels)
 
 
 def diffusion_digest(folder: Path) -> str:
     """Digest of what decides its samples."""
-    whole = hashlib.sha256()
-    for name in (CONFIG, WEIGHTS, LIVE):
-        if (folder / name).is_file():
-            with (folder / name).open("rb") as file:
-                whole.update(hashlib.file_digest(file, "sha256").digest())
-    return whole.hexdigest()
-
-
-def _filled(config: NetworkConfig, weights: Arrays, file: Path) -> nn.Module:
-    with torch.device("meta"):
-        network = make_network(config)
-    try:
-        network.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()}, assign=True)
-    except RuntimeError as error:
-        raise ConfigError(f"'{file}' does not belong to the {CONFIG} beside it: {error}") from None
-    return network
+    return folder_digest(folder, (name for name in (CONFIG, WEIGHTS, LIVE) if (folder / name).is_file()))

@@ -18,7 +18,8 @@ from kxbatch.data.vectors import to_arrow, to_numpy
 from kxbatch.errors import ConfigError
 from kxbatch.models.classifier.config import ConvConfig, MlpConfig, NetworkConfig, to_json
 from kxbatch.models.classifier.networks import ClassifierNetwork
-from kxbatch.models.classifier.trained import ARCHITECTURE, CONFIG, WEIGHTS, TrainedClassifier
+from kxbatch.models.classifier.trained import ARCHITECTURE, TrainedClassifier
+from kxbatch.models.scaled_weights import CONFIG, WEIGHTS
 from kxbatch.stages.base import Artifact, Context
 from kxbatch.stages.class_column import class_numbers, read_classes
 from kxbatch.stages.classifier import ClassifierStage

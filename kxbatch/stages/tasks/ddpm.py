@@ -21,7 +21,8 @@ from kxbatch.models.diffusion.config import MlpConfig, NetworkConfig, PatchConfi
 from kxbatch.models.diffusion.loss import Objective
 from kxbatch.models.diffusion.networks import Network, make_network
 from kxbatch.models.diffusion.noise_schedule import NoiseSchedule
-from kxbatch.models.diffusion.trained import ARCHITECTURE, CONFIG, LIVE, WEIGHTS, TrainedDiffusion
+from kxbatch.models.diffusion.trained import ARCHITECTURE, LIVE, TrainedDiffusion
+from kxbatch.models.scaled_weights import CONFIG, WEIGHTS
 from kxbatch.stages.base import Artifact, Context
 from kxbatch.stages.class_column import class_numbers, read_classes
 from kxbatch.stages.ddpm import DdpmStage

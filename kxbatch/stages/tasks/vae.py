@@ -18,7 +18,8 @@ from kxbatch.data.row_draws import seeds, standard_normal
 from kxbatch.data.vectors import to_arrow, to_numpy
 from kxbatch.errors import ConfigError, DataError
 from kxbatch.kernels.spread import Spread
-from kxbatch.models.trained_vae import ARCHITECTURE, CONFIG, WEIGHTS, TrainedVae
+from kxbatch.models.scaled_weights import CONFIG, WEIGHTS
+from kxbatch.models.trained_vae import ARCHITECTURE, TrainedVae
 from kxbatch.models.vae import Vae, objective
 from kxbatch.models.vae_config import VaeArchitecture
 from kxbatch.models.vae_inputs import Inputs
