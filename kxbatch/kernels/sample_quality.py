@@ -56,7 +56,7 @@ class Quality:
         precision: share that lies among the real rows.
         recall: share of the real rows that lies among these.
         nearest: median distance of the values to the nearest real row.
-        nearest_low: the distance that one in a hundred falls below.
+        copies: share whose distance is at most a limit; None without one.
     """
 
     rows: int
@@ -65,20 +65,21 @@ class Quality:
     precision: float | None
     recall: float | None
     nearest: float | None
-    nearest_low: float | None
+    copies: float | None
 
 
-def quality(real: Cloud, made: Cloud, *, k: int = 3, threads: int = 1) -> Quality:
+def quality(real: Cloud, made: Cloud, *, k: int = 3, limit: float | None = None, threads: int = 1) -> Quality:
     """Measures made rows.
 
     Args:
         real: what they should be like: rows that the model has learned from.
         made: the rows.
         k: of precision and recall.
+        limit: distance to a real row up to which a row counts as its copy.
         threads: for the neighbour search.
     """
     covered = coverage(real.points, made.points, k=k, threads=threads)
-    distances = nearest_distances(real, made, threads=threads)
+    distances = _nearest_distances(real, made, threads)
     return Quality(
         rows=len(made),
         frechet=_frechet(real.points, made.points),
@@ -86,11 +87,17 @@ def quality(real: Cloud, made: Cloud, *, k: int = 3, threads: int = 1) -> Qualit
         precision=covered.precision if covered else None,
         recall=covered.recall if covered else None,
         nearest=float(np.median(distances)) if len(distances) else None,
-        nearest_low=float(np.quantile(distances, 0.01)) if len(distances) else None,
+        copies=float((distances <= limit).mean()) if len(distances) and limit is not None else None,
     )
 
 
-def nearest_distances(real: Cloud, made: Cloud, *, threads: int = 1) -> Floats:
+def low_distance(real: Cloud, made: Cloud, *, threads: int = 1) -> float | None:
+    """The distance to the nearest real row that one made row in a hundred falls below; None where there is none."""
+    distances = _nearest_distances(real, made, threads)
+    return float(np.quantile(distances, 0.01)) if len(distances) else None
+
+
+def _nearest_distances(real: Cloud, made: Cloud, threads: int) -> Floats:
     """Euclidean distance of the values of each made row to the nearest real row, float64 [N]; empty where there is none."""
     if not len(real) or not len(made):
         return np.empty(0)

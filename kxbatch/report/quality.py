@@ -21,7 +21,6 @@ class Group(Record):
     precision: float | None = None
     recall: float | None = None
     nearest: float | None = None
-    nearest_low: float | None = None
     copies: float | None = None
     agreement: float | None = None
     class_shares: tuple[float, ...] = ()
@@ -36,6 +35,7 @@ class Facts(Record):
     dim: int
     features: int | None = None
     classes: tuple[str, ...] = ()
+    classifier_digest: str | None = None
     k: int
     groups: tuple[Group, ...] = ()
 

@@ -7,6 +7,7 @@ learned from against the others, which is as good as made rows can get. The othe
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -21,7 +22,7 @@ from kxbatch.data.arrays import Arrays
 from kxbatch.data.quarantine import Rejected
 from kxbatch.data.row_draws import held_out, row_keys
 from kxbatch.errors import ConfigError, DataError
-from kxbatch.kernels.sample_quality import Cloud, nearest_distances, quality
+from kxbatch.kernels.sample_quality import Cloud, low_distance, quality
 from kxbatch.spec.model import StageConfig
 from kxbatch.stages.base import (
     Artifact,
@@ -169,19 +170,13 @@ class QualityStage(FoldStage[QualityConfig]):
         if self.config.reference is None:
             held = held_out(current["keys"], self.config.held_out)
             real = {name: array[~held] for name, array in current.items() if name != GROUPS}
-            limit = _low(real, current, held, context.threads)
+            limit = low_distance(_cloud(real), _cloud(current).take(held), threads=context.threads)
             facts = [self._figures(real, current, held, limit, context)] if held.any() else []
-            kept = {name: real[name] for name in ("values", "features") if name in real}
-            return Artifact(
-                {ROWS: kept | {"limit": np.array([limit])}}, {FACTS: self._facts(facts, real, context)}, decides=()
-            )
-        real = dict(load_file(_rows_file(trained_path(self.config.reference, context))))
-        if real["values"].shape[1] != current["values"].shape[1] or ("features" in real) != ("features" in current):
-            raise DataError(
-                f"reference = '{self.config.reference}' has rows of {real['values'].shape[1]} values, and these have "
-                f"{current['values'].shape[1]}; both must be of the same columns, through the same classifier"
-            )
-        limit = float(real["limit"][0])
+            kept: Arrays = {name: array for name, array in real.items() if name in ("values", "features")}
+            kept |= {} if limit is None else {"limit": np.array([limit])}
+            return Artifact({ROWS: kept}, {FACTS: self._facts(facts, real, context)})
+        real = self._reference(current, context)
+        limit = float(real["limit"][0]) if "limit" in real else None
         found = []
         for place, settings in enumerate(read_groups(current)):
             rows = current["group"] == place
@@ -190,20 +185,36 @@ class QualityStage(FoldStage[QualityConfig]):
         found.sort(key=lambda one: [(str(type(value)), value) for value in one["settings"].values()])
         return Artifact({}, {FACTS: self._facts(found, real, context)})
 
+    def _reference(self, current: Arrays, context: Context) -> Arrays:
+        """The real rows.
+
+        Raises:
+            DataError: they are of other columns, or were seen through another classifier.
+        """
+        folder = Path(trained_path(self.config.reference or "", context))
+        real: Arrays = dict(load_file(_rows_file(str(folder))))
+        seen = json.loads((folder / FACTS).read_bytes())["classifier_digest"]
+        if real["values"].shape[1] != current["values"].shape[1] or seen != self._classifier_digest(context):
+            raise DataError(
+                f"reference = '{self.config.reference}' has rows of {real['values'].shape[1]} values, and these have "
+                f"{current['values'].shape[1]}; both must be of the same columns, through the same classifier"
+            )
+        return real
+
     def _figures(
-        self, real: Arrays, rows: Arrays, chosen: npt.NDArray[np.bool_], limit: float, context: Context
+        self, real: Arrays, rows: Arrays, chosen: npt.NDArray[np.bool_], limit: float | None, context: Context
     ) -> dict[str, Any]:
         """Of some rows."""
         made = _cloud(rows).take(chosen)
-        figures = asdict(quality(_cloud(real), made, k=self.config.k, threads=context.threads))
-        near = nearest_distances(_cloud(real), made, threads=context.threads)
-        figures["copies"] = float((near <= limit).mean()) if np.isfinite(limit) and len(near) else None
+        figures = asdict(quality(_cloud(real), made, k=self.config.k, limit=limit, threads=context.threads))
         if "number" in rows:
             numbers = rows["number"][chosen]
             shares = np.bincount(numbers, minlength=len(self._classes(context))) / len(numbers)
             figures["class_shares"] = shares.tolist()
         if "agrees" in rows:
-            figures["agreement"] = float(rows["agrees"][chosen].mean())
+            agrees = rows["agrees"][chosen]
+            known = agrees >= 0
+            figures["agreement"] = float(agrees[known].mean()) if known.any() else None
         return figures
 
     def _facts(self, groups: Sequence[Mapping[str, Any]], real: Arrays, context: Context) -> dict[str, Any]:
@@ -214,12 +225,13 @@ class QualityStage(FoldStage[QualityConfig]):
             "dim": real["values"].shape[1],
             "features": real["features"].shape[1] if "features" in real else None,
             "classes": [str(name) for name in self._classes(context)],
+            "classifier_digest": self._classifier_digest(context),
             "k": self.config.k,
             "groups": [dict(one) for one in groups],
         }
 
     def _judged(self, table: pa.Table, values: npt.NDArray[Any], context: Context) -> Arrays:
-        """What the classifier says: features, the class it sees, and whether that is the one there should be."""
+        """What the classifier says: features, the class it sees, and whether it is the one wanted; -1 where none is."""
         classifier = self._loaded(context)
         if classifier is None:
             return {}
@@ -227,8 +239,14 @@ class QualityStage(FoldStage[QualityConfig]):
         state: Arrays = {"features": judged.features, "number": judged.numbers}
         if self.config.class_column is not None:
             names = np.array([str(name) for name in classifier.classes], object)
-            wanted = np.array([str(name) for name in table.column(self.config.class_column).to_pylist()], object)
-            state["agrees"] = names[judged.numbers] == wanted
+            wanted = table.column(self.config.class_column).to_pylist()
+            state["agrees"] = np.array(
+                [
+                    -1 if name is None else seen == str(name)
+                    for seen, name in zip(names[judged.numbers], wanted, strict=True)
+                ],
+                np.int8,
+            )
         return state
 
     def _read(self, table: pa.Table, context: Context) -> Numeric:
@@ -257,15 +275,16 @@ class QualityStage(FoldStage[QualityConfig]):
             self._classifier = TrainedClassifier.load(folder, device=context.device("auto"))
         return self._classifier
 
+    def _classifier_digest(self, context: Context) -> str | None:
+        if self.config.classifier is None:
+            return None
+        from kxbatch.models.classifier.trained import classifier_digest
+
+        return classifier_digest(Path(trained_path(self.config.classifier, context)))
+
     def _classes(self, context: Context) -> tuple[str | int, ...]:
         classifier = self._loaded(context)
         return classifier.classes if classifier is not None else ()
-
-
-def _low(real: Arrays, rows: Arrays, held: npt.NDArray[np.bool_], threads: int) -> float:
-    """The distance to the real rows that one in a hundred of those held out falls below; NaN where none is held out."""
-    distances = nearest_distances(_cloud(real), _cloud(rows).take(held), threads=threads)
-    return float(np.quantile(distances, 0.01)) if len(distances) else float("nan")
 
 
 def _cloud(state: Arrays) -> Cloud:

@@ -9,7 +9,7 @@ from scipy.spatial.distance import cdist
 from kxbatch.kernels.drift import frechet
 from kxbatch.kernels.manifold import coverage, inside
 from kxbatch.kernels.moments import fold
-from kxbatch.kernels.sample_quality import Cloud, quality
+from kxbatch.kernels.sample_quality import Cloud, low_distance, quality
 
 
 def by_definition(real: np.ndarray, made: np.ndarray, k: int) -> tuple[float, float]:
@@ -68,10 +68,11 @@ def test_quality_of_normal_rows_is_known() -> None:
     found = quality(Cloud(real), Cloud(made))
     assert found.frechet == pytest.approx(1.0, abs=0.1)  # of the means; sampling noise is about 5/4000
     assert found.frechet == frechet(fold(real, exact=True), fold(made, exact=True)) == found.frechet_values
-    of_copies = quality(Cloud(real), Cloud(copied))
-    assert of_copies.nearest_low == 0
-    assert found.nearest_low is not None
-    assert found.nearest_low > 0
+    low = low_distance(Cloud(real), Cloud(made))
+    assert low == pytest.approx(np.quantile(cdist(made, real).min(axis=1), 0.01), rel=1e-4)
+    assert low_distance(Cloud(real), Cloud(copied)) == 0
+    assert quality(Cloud(real), Cloud(copied), limit=0).copies == 0.25
+    assert found.copies is None
     assert found.nearest == pytest.approx(np.median(cdist(made, real).min(axis=1)), rel=1e-5)
 
 

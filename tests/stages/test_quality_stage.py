@@ -26,7 +26,7 @@ from kxbatch.models.classifier.trained import TrainedClassifier
 pytestmark = pytest.mark.usefixtures("workplace")
 REAL: dict[str, Any] = {"kind": "quality", "name": "real", "input": "input", "columns": "v", "held_out": 0.25}
 MADE: dict[str, Any] = {"kind": "quality", "columns": "vector", "reference": "stage:real"}
-FIGURES = ("rows", "frechet", "frechet_values", "precision", "recall", "nearest", "nearest_low")
+FIGURES = ("rows", "frechet", "frechet_values", "precision", "recall", "nearest")
 
 
 def facts(name: str = "quality", output: str = "out/d") -> dict[str, Any]:
@@ -117,7 +117,8 @@ def test_a_limit_of_rows_is_of_each_group() -> None:
 def test_a_classifier_gives_features_and_tells_classes() -> None:
     two = table_of(range(200))
     kinds = ["low" if value < 5 else "high" for value in (row[0] for row in two["v"].to_pylist())]
-    write((), table=two.append_column("kind", pa.array(kinds)))
+    known = [None if number % 10 == 0 else kind for number, kind in enumerate(kinds)]
+    write((), table=two.append_column("kind", pa.array(known)))
     vector_model()
     training = {"steps": 60, "batch_rows": 50, "validation_share": 0.25, "precision": "fp32"}
     classifier = {"kind": "classifier", "columns": "v", "class_column": "kind", "training": training}
@@ -133,12 +134,28 @@ def test_a_classifier_gives_features_and_tells_classes() -> None:
     values = np.array(two["v"].to_pylist(), np.float32)
     held = held_out(row_keys(two["id"].to_pylist()), 0.25)
     seen = found.judge(values)
-    right = np.array(found.classes)[seen.numbers[held]] == np.array(kinds)[held]
+    told = held & (np.arange(200) % 10 != 0)
+    right = np.array(found.classes)[seen.numbers[told]] == np.array(kinds)[told]
     assert floor["agreement"] == pytest.approx(right.mean())
     assert floor["agreement"] > 0.9
     expected = quality(Cloud(values[~held], seen.features[~held]), Cloud(made, judged.features))
     assert group["frechet"] == pytest.approx(expected.frechet, rel=1e-3)  # features round with the batch they are in
     assert group["frechet_values"] == pytest.approx(expected.frechet_values, rel=1e-6)
+
+
+def test_a_reference_seen_through_another_classifier_is_refused() -> None:
+    kinds = ["low" if row[0] < 5 else "high" for row in table_of(range(200))["v"].to_pylist()]
+    write((), table=table_of(range(200)).append_column("kind", pa.array(kinds)))
+    vector_model()
+    for name, steps in (("one", 2), ("two", 3)):
+        training = {"steps": steps, "batch_rows": 50, "precision": "fp32"}
+        classifier = {"kind": "classifier", "columns": "v", "class_column": "kind", "training": training}
+        done(density_job(classifier, REAL | {"classifier": "stage:classifier"}, output=f"out/{name}"))
+    made = MADE | {"classifier": "out/two/classifier/_artifact"}
+    result = kx.run(job(sample(), made | {"reference": "out/one/real/_artifact"}), quiet=True, report=False)
+    assert result.exit_code != 0
+    assert "through the same classifier" in result.message + str(result.failures)
+    done(job(sample(), made | {"reference": "out/two/real/_artifact"}))
 
 
 def test_images_are_measured_from_minus_one_to_one() -> None:
